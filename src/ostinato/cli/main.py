@@ -35,6 +35,11 @@ COMMANDS = {
         "Judge existing texts by a job's checks.",
     ),
     "why": ("ostinato.cli.jobs.why", "why", "Explain the outcome of an item or of a job."),
+    "chat": (
+        "ostinato.cli.chat.command",
+        "chat",
+        "Talk with a model, or let two models talk.",
+    ),
     "serve": ("ostinato.cli.serve", "serve", "Serve a model over an OpenAI-compatible API."),
     "flow": ("ostinato.cli.flow", "flow", "Run plain Python around generative calls, durably."),
     "generate": ("ostinato.cli.generate", "generate", "Generate text token by token."),

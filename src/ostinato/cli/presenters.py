@@ -29,6 +29,7 @@ Presenter = Callable[["RunConfig", "RunSource | None", View], Exit]
 """Builds a configuration, drives it as a run, shows it, and writes what it makes."""
 
 PRESENTERS = {
+    "chat": "ostinato.cli.chat.command:present",
     "fill": "ostinato.cli.fill:present",
     "flow": "ostinato.cli.flow:present",
     "generate": "ostinato.cli.generate:present",

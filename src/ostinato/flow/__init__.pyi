@@ -1,18 +1,29 @@
 from .calls import ask, gather, now, sleep, uniform, version
+from .chat import Stage
+from .chat_config import ChatRun
+from .chat_work import ChatWork, build_chat, names_of, told_conversation, write_conversation
 from .config import FlowRun
+from .dialogue import Dialogue
 from .flow_function import FlowFunction
 from .flows import AsyncFlow, Flow, flow
+from .hand_over import HandOver
 from .lanes import FlowLanes, FlowsFailed, key_of, prefix_of
 from .limits import LimitReached, Limits
+from .moves import Move, turns_of
 from .record import FlowChanged
 from .run import FlowWork, build_flow, flow_of
 from .sampling import sample
 from .steps import Step, step
 from .task import FlowSettings, own_traceback
 from .text_calls import Judged, NoChoice, Reply, TakenBack, check, choose, generate
+from .turns import Answer, Memory, Turn
 
 __all__ = [
+    "Answer",
     "AsyncFlow",
+    "ChatRun",
+    "ChatWork",
+    "Dialogue",
     "Flow",
     "FlowChanged",
     "FlowFunction",
@@ -21,14 +32,20 @@ __all__ = [
     "FlowSettings",
     "FlowWork",
     "FlowsFailed",
+    "HandOver",
     "Judged",
     "LimitReached",
     "Limits",
+    "Memory",
+    "Move",
     "NoChoice",
     "Reply",
+    "Stage",
     "Step",
     "TakenBack",
+    "Turn",
     "ask",
+    "build_chat",
     "build_flow",
     "check",
     "choose",
@@ -37,12 +54,16 @@ __all__ = [
     "gather",
     "generate",
     "key_of",
+    "names_of",
     "now",
     "own_traceback",
     "prefix_of",
     "sample",
     "sleep",
     "step",
+    "told_conversation",
+    "turns_of",
     "uniform",
     "version",
+    "write_conversation",
 ]

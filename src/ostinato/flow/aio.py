@@ -10,13 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ostinato.flow import calls, sampling, steps, text_calls
+from ostinato.flow.dialogue import Dialogue
 from ostinato.flow.frames import Frame, enter, frame_of
 from ostinato.flow.hub import Suspended
 from ostinato.flow.record import handled_later
 from ostinato.flow.threads import in_thread
+from ostinato.flow.turns import Answer
+
+if TYPE_CHECKING:
+    from ostinato.flow.texts import Watch
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +41,11 @@ choose = _awaited(text_calls.choose)
 ask = _awaited(calls.ask)
 sample = _awaited(sampling.sample)
 sleep = _awaited(calls.sleep)
+
+
+async def say(dialogue: Dialogue, text: str, *, watch: Watch | None = None) -> Answer:
+    """Say something in a dialogue, and return the answer; see `Dialogue.say`."""
+    return await in_thread(lambda frame: dialogue.say(text, watch=watch))
 
 
 def step(function: steps.Step[P, T] | Callable[P, T]) -> Callable[P, Awaitable[T]]:
@@ -73,4 +83,4 @@ async def gather(*branches: Awaitable[T]) -> list[T]:
     return found  # type: ignore[return-value]
 
 
-__all__ = ["ask", "check", "choose", "gather", "generate", "sample", "sleep", "step"]
+__all__ = ["ask", "check", "choose", "gather", "generate", "sample", "say", "sleep", "step"]

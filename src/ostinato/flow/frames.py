@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,6 +76,17 @@ def enter(frame: Frame) -> None:
     """Make a frame that of the calls from here on, in this thread or task."""
     frame.async_task = _async_task()
     current.set(frame)
+
+
+@contextmanager
+def entered(frame: Frame) -> Iterator[None]:
+    """Make a frame that of the calls within the block."""
+    token = current.set(frame)
+    enter(frame)
+    try:
+        yield
+    finally:
+        current.reset(token)
 
 
 def call_function(

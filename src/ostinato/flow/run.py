@@ -113,16 +113,16 @@ def run_once(
     slots: int = 16,
 ) -> Any:
     """Run a flow, recorded under `name` if there is one; return what it returns."""
-    _refuse_nested(flow)
+    refuse_nested(flow.name)
     written = plain(arguments, f"The arguments of {flow.name}")
     assert isinstance(written, dict)
     config = _config(flow, model, seed=seed, slots=slots, arguments=written)
     with ExitStack() as stack:
-        run = _recorded(config, name, journal, stack)
+        run = recorded(config, name, journal, stack)
         work = work_of(flow, [(flow.name, arguments)], config, run=run, model=model)
         for result in _results(work):
             return work.value(result)
-        raise _not_ended(work)
+        raise not_ended(work)
 
 
 def run_over(
@@ -137,18 +137,18 @@ def run_over(
     in_progress: int,
 ) -> Iterator[tuple[str, Any]]:
     """Run a flow for every row; yield the key and the value of each as it returns."""
-    _refuse_nested(flow)
+    refuse_nested(flow.name)
     given = keyed(rows)
     pairs = [(key, _arguments(flow, row, f"Row {n}")) for n, (key, row) in enumerate(given, 1)]
     items = digest([[key, plain(dict(row), "a row")] for key, row in given])
     config = _config(flow, model, seed=seed, slots=slots, in_progress=in_progress, items=items)
     with ExitStack() as stack:
-        run = _recorded(config, name, journal, stack)
+        run = recorded(config, name, journal, stack)
         work = work_of(flow, pairs, config, run=run, model=model)
         for result in _results(work):
             yield result.key, work.value(result)
         if work.loop.stopped is None or not work.loop.stopped.good:
-            raise _not_ended(work)
+            raise not_ended(work)
 
 
 def _results(work: FlowWork) -> Iterator[LaneResult]:
@@ -165,7 +165,8 @@ def _results(work: FlowWork) -> Iterator[LaneResult]:
             work.close()
 
 
-def _not_ended(work: FlowWork) -> RunError:
+def not_ended(work: FlowWork) -> RunError:
+    """Return the error of a flow that has not returned: `Unanswered` where it waits."""
     stopped, run = work.loop.stopped, work.loop.recorded_as
     if stopped is not None and stopped.condition == "ask" and run is not None:
         return Unanswered(stopped.sentence, run.id, str(stopped.numbers["path"]))
@@ -173,11 +174,12 @@ def _not_ended(work: FlowWork) -> RunError:
     return RunError(f"The flow {work.flow.name} has not returned: {why}")
 
 
-def _refuse_nested(flow: FlowFunction[..., Any]) -> None:
+def refuse_nested(name: str) -> None:
+    """Raise `InputError` where a flow is run within another one."""
     if current.get() is not None:
         raise InputError(
-            f"A flow must be called in another one by itself, got {flow.name}.run() or .over(). "
-            f"Call {flow.name}(…), or several with gather."
+            f"A flow must be called in another one by itself, got {name}.run() or .over(). "
+            f"Call {name}(…), or several with gather."
         )
 
 
@@ -191,9 +193,10 @@ def _config(flow: FlowFunction[..., Any], model: Any, **settings: Any) -> FlowRu
     )
 
 
-def _recorded(
+def recorded(
     config: FlowRun, name: str | None, journal: Journal | None, stack: ExitStack
 ) -> Run | None:
+    """Find or make the run of a name; None without one. A journal is closed with the stack."""
     if name is None:
         return None
     if journal is None:

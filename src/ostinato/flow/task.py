@@ -6,7 +6,7 @@ import contextvars
 import copy
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +20,8 @@ from ostinato.journal import RunSession
 
 if TYPE_CHECKING:
     from ostinato.flow.flow_function import FlowFunction
+    from ostinato.models import LanguageModel
+    from ostinato.remote import Server
 
 Status = Literal["new", "running", "returned", "failed", "waiting", "ended"]
 
@@ -115,10 +117,20 @@ def _own(frames: list[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
 
 
 class FlowSettings:
-    """What the calls of all flows of a run share: the model that they use by default, the seed."""
+    """What the calls of all flows of a run share: the model that they use by default, the seed.
 
-    def __init__(self, *, model: Any = "smollm2", seed: int = 0) -> None:
+    `load` returns the model of a name, or the server of an address.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any = "smollm2",
+        seed: int = 0,
+        load: Callable[[str], LanguageModel | Server] | None = None,
+    ) -> None:
         self.model, self.seed = model, seed
+        self._load = load
         self.writers = Writers()
         self._opened: dict[str, Any] = {}
 
@@ -129,5 +141,6 @@ class FlowSettings:
         if not isinstance(model, str):
             return model
         if model not in self._opened:
-            self._opened[model] = hub.submit(lambda: opened(model))
+            load = self._load or opened
+            self._opened[model] = hub.submit(lambda: load(model))
         return self._opened[model]

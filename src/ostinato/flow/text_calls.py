@@ -122,7 +122,7 @@ def generate(
         frame,
         "generate",
         prompt,
-        _as_checks(checks),
+        as_checks(checks),
         columns=_columns(given),
         model=frame.task.settings.model if model is None else model,
         strategy=strategy,
@@ -200,7 +200,7 @@ def _chosen_by_model(
     else:  # a choice may have white space around it, which a model writes until it has no room
         asked = {"strategy": "constrain", "sampling": _greedy()}
         only = Regex(pattern="|".join(re.escape(option.strip()) for option in options))
-    row = _written(frame, path, prompt, (only,), {}, model=used, max_new_tokens=64, **asked)
+    row = written_text(frame, path, prompt, (only,), {}, model=used, max_new_tokens=64, **asked)
     if not row.value["accepted"]:  # type: ignore[index]
         raise NoChoice(
             f"The model must choose one of {', '.join(options)}, and wrote "
@@ -233,12 +233,12 @@ def _write(
         frame,
         name,
         arguments,
-        lambda path: _written(frame, path, prompt, checks, columns, watch=watch, **settings),
+        lambda path: written_text(frame, path, prompt, checks, columns, watch=watch, **settings),
     )
     return Reply.of(row)
 
 
-def _written(
+def written_text(
     frame: Frame,
     path: str,
     prompt: Any,
@@ -248,7 +248,10 @@ def _written(
     watch: Watch | None = None,
     **settings: Any,
 ) -> Made:
-    """Let the computing thread write a text, and return its row."""
+    """Let the computing thread write a text, and return its row.
+
+    Its random numbers depend on `path` and the run's seed.
+    """
     from ostinato.flow.texts import TextRequest
     from ostinato.refine import from_lane, usable_prompt
 
@@ -300,7 +303,8 @@ def _prompt_of(prompt: str | Sequence[Mapping[str, str]]) -> Any:
     return made
 
 
-def _as_checks(checks: Any) -> tuple[Check, ...]:
+def as_checks(checks: Any) -> tuple[Check, ...]:
+    """Return one check or several as a tuple; functions become checks."""
     from ostinato.refine import checks_of
 
     alone = callable(checks) or callable(getattr(checks, "judge", None))
@@ -335,21 +339,28 @@ def check(
 ) -> Judged:
     """Judge a text; `given` has the columns that checks read. True where all checks pass."""
     frame = frame_of("check")
-    each, columns = _as_checks(checks), _columns(given)
+    each, columns = as_checks(checks), _columns(given)
     require(bool(each), "checks", "at least one check or function", checks)
     names = [one.name for one in each]
     arguments = {"output": str.__str__(output), "checks": names, "given": plain(columns, "given")}
 
+    rows = frame.task.record.call(
+        frame, "check", arguments, lambda path: Made(judged_text(frame, each, output, columns))
+    )
+    return Judged(tuple(Verdict.from_json(row) for row in rows))
+
+
+def judged_text(
+    frame: Frame, checks: tuple[Check, ...], output: str, columns: Mapping[str, object]
+) -> list[Any]:
+    """Return the verdicts on a text as JSON; a model computes in the thread of all models."""
+
     def judged() -> list[Any]:
         from ostinato.checks import TIME_LIMIT, judge_all
 
-        prepare_checks(each)
-        return [verdict.to_json() for verdict in judge_all(each, output, columns, TIME_LIMIT)]
+        prepare_checks(checks)
+        return [verdict.to_json() for verdict in judge_all(checks, output, columns, TIME_LIMIT)]
 
-    def make(path: str) -> Made:
-        # A model computes in the thread of all models.
-        computes = any(hasattr(one, "compute_mode") for one in each)
-        return Made(frame.task.hub.submit(judged) if computes else judged())
-
-    rows = frame.task.record.call(frame, "check", arguments, make)
-    return Judged(tuple(Verdict.from_json(row) for row in rows))
+    computes = any(hasattr(one, "compute_mode") for one in checks)
+    found: list[Any] = frame.task.hub.submit(judged) if computes else judged()
+    return found

@@ -50,7 +50,7 @@ from .files.mapped import release_pages
 from .files.weight_mapping import to_file
 from .hub import is_hub_name
 from .llama_cpp_network import LlamaCppConfig, LlamaCppNetwork
-from .load import LanguageModel, load_model
+from .load import LanguageModel, find_model, load_model
 from .masked import MASK, MaskedModel, load_masked_model
 from .memory import (
     MemoryNeed,
@@ -156,6 +156,7 @@ __all__ = [
     "facts_are_kept",
     "file_hash",
     "find_device",
+    "find_model",
     "folder_digest",
     "free_memory",
     "has_adapter",

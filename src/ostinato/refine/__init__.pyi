@@ -19,6 +19,7 @@ from .job.only import ONLY, Only
 from .job.open_job import OpenMode, journal_of, open_job
 from .job.output_claim import OutputClaim
 from .job.preflight import require_ready
+from .job.rule_book import RuleBook, read_rule_book
 from .job.run_config import JobPlace, JobRunConfig, check_names, job_place, python_checks
 from .job.standard_input import STANDARD_INPUT, keep_input
 from .job.work import JobWork, build_job, reopen_job
@@ -84,6 +85,7 @@ __all__ = [
     "Route",
     "Router",
     "Row",
+    "RuleBook",
     "Smc",
     "SteeringContext",
     "StillPassable",
@@ -117,6 +119,7 @@ __all__ = [
     "python_checks",
     "read_items",
     "read_job",
+    "read_rule_book",
     "reopen_job",
     "require_export",
     "require_ready",

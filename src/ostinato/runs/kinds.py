@@ -37,6 +37,7 @@ class RunKind(NamedTuple):
 
 
 KINDS: dict[str, RunKind] = {
+    "chat": RunKind("ostinato.flow:ChatRun", "ostinato.flow:build_chat"),
     "flow": RunKind("ostinato.flow:FlowRun", "ostinato.flow:build_flow"),
     "fill": RunKind("ostinato.text:FillRun", "ostinato.text:build_fill"),
     "generate": RunKind("ostinato.text:GenerateRun", "ostinato.text:build_generate"),

@@ -40,7 +40,7 @@ def read_job(
     values, source = read_job_toml(path)
     problems = Problems(source)
     root = Table(values, problems)
-    reader = _JobReader(root, problems, path.parent.resolve(), given_input(input))
+    reader = JobReader(root, problems, path.parent.resolve(), given_input(input))
     parts = reader.parts(path)
     problems.refuse()
     choices = JobChoices(input=reader.given_input)
@@ -91,8 +91,8 @@ def _report_beside(output: Path) -> Path:
 
 
 @dataclass
-class _JobReader:
-    """Reads the sections of one job file."""
+class JobReader:
+    """Reads the sections of one job file; what is wrong is added to `problems`."""
 
     root: Table
     problems: Problems
@@ -119,10 +119,10 @@ class _JobReader:
             "slots": root.integer("slots", 16, least=1),
             "keep": root.choice("keep", "results", ("results", "steps")),
             "prompt": self._main_prompt(),
-            "rules": self._rules(),
-            "cases": self._cases(),
-            "strategy": self._strategy(),
-            **self._checks_and_sampling(),
+            "rules": self.rules(),
+            "cases": self.cases(),
+            "strategy": self.strategy(),
+            **self.checks_and_sampling(),
         }
         # Only now: a cost limit needs prices, and `close` refuses what nobody has read.
         parts["budgets"] = self._budgets(parts["server"], parts["checks"])
@@ -226,7 +226,8 @@ class _JobReader:
             table.add_problem(key, str(error))
             return Template("")
 
-    def _rules(self) -> tuple[Rule, ...]:
+    def rules(self) -> tuple[Rule, ...]:
+        """Read every `[[rule]]`."""
         return tuple(
             rule
             for number, table in enumerate(self.root.tables("rule"), 1)
@@ -255,7 +256,8 @@ class _JobReader:
             table.add_problem(error.key or "reply", str(error))
             return None
 
-    def _cases(self) -> CaseSettings | None:
+    def cases(self) -> CaseSettings | None:
+        """Read `[cases]`; None without it."""
         table = self.root.table("cases")
         if table is None:
             return None
@@ -286,7 +288,8 @@ class _JobReader:
 
     # Checks, strategy, sampling, budgets ------------------------------------------------------
 
-    def _strategy(self) -> Strategy:
+    def strategy(self) -> Strategy:
+        """Read `[strategy]`, by default backtracking."""
         table = self.root.table("strategy")
         default = Backtrack()
         if table is None:
@@ -302,7 +305,8 @@ class _JobReader:
             table.add_problem(error.key if error.key in options else "", str(error))
             return default
 
-    def _checks_and_sampling(self) -> dict[str, Any]:
+    def checks_and_sampling(self, *, required: bool = True) -> dict[str, Any]:
+        """Read every `[[check]]` and `[sampling]`, as fields of a job; checks may be `required`."""
         # An empty table reads the defaults by the same code.
         table = self.root.table("sampling") or Table({}, self.problems, ("sampling",))
         defaults = asdict(SamplingSettings())
@@ -312,7 +316,7 @@ class _JobReader:
         length = table.integer("max_new_tokens", 128, least=1)
         table.close()
         # Together with the sampling: a check may need more tokens than a draft has.
-        read = read_checks(self.root, self.folder)
+        read = read_checks(self.root, self.folder) if required or self.root.has("check") else []
         refuse_contradictions(read, table, length)
         checks = tuple(check for _, check in read)
         return {"checks": checks, "sampling": settings, "max_new_tokens": length}

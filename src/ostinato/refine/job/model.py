@@ -99,7 +99,7 @@ def read_server(root: Table, name: str) -> Server | None:
         return None
     if root.has("adapter"):
         root.add_problem("adapter", "It must be left out with a model on a server. Remove it.")
-    settings = {} if table is None else _server_settings(table)
+    settings = {} if table is None else server_settings(table)
     try:
         return Server.of(name, **settings)
     except InputError as error:
@@ -129,7 +129,7 @@ def _refuse_unknown(root: Table, key: str, name: str, what: str) -> None:
             )
 
 
-def _server_settings(table: Table) -> dict[str, Any]:
+def server_settings(table: Table) -> dict[str, Any]:
     """Return the fields of `Server` that a table sets, without URL and model."""
     named = [spec for spec in fields(Server) if spec.name not in ("url", "model")]
     read = {spec.name: read_option(table, spec.name, spec.default) for spec in named}

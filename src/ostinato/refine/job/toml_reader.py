@@ -133,6 +133,11 @@ class Table:
         """Return whether the table sets a key."""
         return key in self.values
 
+    def expect(self, key: str) -> None:
+        """Make a key known, without reading it."""
+        if key not in self._known:
+            self._known.append(key)
+
     def text(self, key: str, default: str = "", *, if_missing: str = "") -> str:
         """Read a text. With `if_missing`, the fix to show, it is required and must not be blank."""
         value = self._read(key, default, if_missing)
@@ -224,8 +229,7 @@ class Table:
                 self.add_problem(key, f"This key is not known.{guess} Known here: {names}.")
 
     def _read(self, key: str, default: Any, if_missing: str = "") -> Any:
-        if key not in self._known:
-            self._known.append(key)
+        self.expect(key)
         if key not in self.values and if_missing:
             self.add_problem(key, f"It is missing. {if_missing}")
         return self.values.get(key, default)

@@ -1,0 +1,1 @@
+"""`ostinato chat`: a conversation in the terminal."""
