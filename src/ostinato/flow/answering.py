@@ -238,7 +238,8 @@ class Answering:
 
     def _by_person(self, why: str, draft: Mapping[str, Any] | None) -> dict[str, Any]:
         """Ask a person for the answer; the model's draft did not pass, if there is one."""
-        self._tell(f"{why} A person answers.")
+        if not self._record.has_next(self._frame):
+            self._tell(f"{why} A person answers.")
         shown, lost = "", []
         if draft is not None:
             failed = [verdict for verdict in draft["verdicts"] if not verdict["passed"]]

@@ -99,7 +99,7 @@ SILENCE = "(says nothing)"
 def _say(dialogue: Dialogue, said: str, before: Sequence[Turn], stage: Stage) -> Turn | None:
     """Say something, and show it unless it is recorded; None where there is no answer."""
     frame = frame_of("say")
-    live = not frame.task.record.leads_on(frame)
+    live = not frame.task.record.has_next(frame)
     if live:
         stage.answering(before, said)
     try:

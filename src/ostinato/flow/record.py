@@ -194,6 +194,10 @@ class FlowRecord:
         """Whether a call of the frame that comes later is recorded."""
         return self.places.after(frame.path, frame.calls) is not None
 
+    def has_next(self, frame: Frame) -> bool:
+        """Whether the frame's next call is recorded with its answer."""
+        return f"{self.prefix}{frame.path}{frame.calls + 1}" in self.found
+
     def named(self, path: str) -> Call | None:
         """Return a recorded call whose path is not numbered."""
         return self.found.get(self.prefix + path)

@@ -238,13 +238,13 @@ def present(config: ChatRun, run: RunSource | None, view: View) -> Exit:
     console.work = work
     for line in work.left_out:
         console.tell(line)
-    interrupted = _drive(work, console)
+    interrupted = _drive(work, console, patient=patient)
     console.end_line()
     work.finish()
     return _ended(work, console, view, interrupted=interrupted)
 
 
-def _drive(work: ChatWork, console: Console) -> bool:
+def _drive(work: ChatWork, console: Console, *, patient: bool) -> bool:
     """Drive a chat to its end or a pause; return whether a signal has ended it."""
     from ostinato.loop import ends_by_signal
 
@@ -252,7 +252,7 @@ def _drive(work: ChatWork, console: Console) -> bool:
         try:
             for step in work.loop:
                 work.watch(step)
-                if work.lanes.counts()["waiting"]:
+                if patient and work.lanes.counts()["waiting"]:
                     console.tell(_how_to_answer(work))
         finally:
             work.close()

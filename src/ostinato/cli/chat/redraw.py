@@ -51,8 +51,7 @@ class Redraw:
         else:
             self._indent = 0
             lines = broken(visible(text), self._columns - 1, 0)
-            self._stream.write(f"\n{AGAIN}\n")
-            self._write(lines[0], lines[1:])
+            self._write("", [*broken(AGAIN, self._columns - 1), *lines])
         self._lines = lines
 
     def end(self) -> None:

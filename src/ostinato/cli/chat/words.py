@@ -16,7 +16,7 @@ SHOWN = 200  # characters of texts that were taken back
 
 def status(answer: Answer) -> str:
     """Return a line about an answer: why it stopped, and what it took."""
-    back = sum(len(each.text) > 0 for each in answer.taken_back)
+    back = len(answer.taken_back) if answer.source == "model" else 0
     parts = [
         answer.why,
         "" if answer.accepted else "Not all checks pass.",
