@@ -8,7 +8,6 @@ from typing import Any
 
 from ostinato.arguments import require
 from ostinato.flow.config import FlowRun
-from ostinato.flow.dialogue import Dialogue
 from ostinato.flow.flow_function import FlowFunction
 from ostinato.flow.moves import Move, next_move, turns_of
 from ostinato.flow.run import not_ended, recorded, refuse_nested, work_of
@@ -23,7 +22,7 @@ Asked = Callable[[Answer | None], str | None]
 
 
 def run_dialogue(
-    dialogue: Dialogue,
+    dialogue: Any,  # a `Dialogue`, which knows this module
     messages: Iterable[str] | Asked,
     *,
     name: str | None,
@@ -71,7 +70,7 @@ def run_dialogue(
             raise not_ended(work)
 
 
-def _said(dialogue: Dialogue, asked: Any) -> Iterator[str]:
+def _said(dialogue: Any, asked: Any) -> Iterator[str]:
     """Yield what a function returns after each answer; each is recorded."""
 
     def listen(turns: Any) -> Move:
