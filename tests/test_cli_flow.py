@@ -158,6 +158,21 @@ def test_rows_that_fail_go_on_alone(folder: Path) -> None:
     assert outputs(folder) == {"one": "ONE", "wrong": "WRONG", "two": "TWO", "ask": "ASKok"}
 
 
+def test_other_rows_are_another_run(folder: Path) -> None:
+    rows, command = folder / "rows.csv", ("flow", "run", "program.py:reply", "--over", "rows.csv")
+    rows.write_text("id,word\na,one\n")
+    run(folder, *command, "--out", "out.jsonl")
+    rows.write_text("id,word\na,two\n")
+    refused = run(folder, *command, "--out", "out.jsonl", code=2).stderr
+    assert "'reply-rows' must keep the configuration" in refused
+    assert "the hash of the rows was" in refused and "start another run" in refused
+    resumed = run(folder, "runs", "resume", "reply-rows", "--trust", code=2).stderr
+    assert "The rows of rows.csv must be as they were" in resumed
+    assert outputs(folder) == {"a": "ONE"}
+    run(folder, *command, "--out", "out.jsonl", "--fresh")
+    assert outputs(folder) == {"a": "TWO"}
+
+
 def outputs(folder: Path) -> dict[str, Any]:
     lines = (folder / "out.jsonl").read_text().splitlines()
     return {row["id"]: row["output"] for row in map(json.loads, lines)}

@@ -74,7 +74,7 @@ def run_flow(
     person; 2 an argument or a file is wrong; 130 interrupted.
     """
     from ostinato.cli.runs.words import json_or_text
-    from ostinato.flow import FlowRun, flow_of
+    from ostinato.flow import FlowRun, flow_of, rows_digest_of
 
     path, name = place_of(program)
     found = flow_of(path, name)
@@ -93,11 +93,26 @@ def run_flow(
         function=found.name,
         arguments=given,
         input=None if over is None else over.absolute(),
+        rows="" if over is None else rows_digest_of(over),
         output=None if output is None else output.absolute(),
         **settings,
     )
     recording = _named(recording, config, fresh=fresh)
-    sys.exit(drive(config, recording, View(as_json=as_json, quiet=quiet), flag_of))
+    sys.exit(drive(config, recording, View(as_json=as_json, quiet=quiet), _spelled))
+
+
+def _spelled(field: str) -> str:
+    """Return how a user calls a field of the configuration."""
+    name, dot, inner = field.partition(".")
+    words = {
+        "program": "FILE.py",
+        "function": "NAME",
+        "arguments": "ARGUMENTS",
+        "input": "--over",
+        "output": "--out",
+        "rows": "the hash of the rows",
+    }
+    return f"{words[name]}{dot}{inner}" if name in words else flag_of(field)
 
 
 def place_of(program: str) -> tuple[Path, str]:

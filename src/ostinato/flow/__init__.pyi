@@ -11,7 +11,7 @@ from .lanes import FlowLanes, FlowsFailed, key_of, prefix_of
 from .limits import LimitReached, Limits
 from .moves import Move, turns_of
 from .record import FlowChanged
-from .run import FlowWork, build_flow, flow_of
+from .run import FlowWork, build_flow, flow_of, rows_digest_of
 from .sampling import sample
 from .steps import Step, step
 from .task import FlowSettings, own_traceback
@@ -58,6 +58,7 @@ __all__ = [
     "now",
     "own_traceback",
     "prefix_of",
+    "rows_digest_of",
     "sample",
     "sleep",
     "step",

@@ -17,14 +17,15 @@ class FlowRun(RunConfig):
     """A flow that is run once with `arguments`, or for every row of `input`.
 
     `function` is the flow's name in the file `program`; without one, only the program that made it
-    can resume it. `items` is the hash of rows that no file holds. `max_tokens`, `max_cost` and
-    `max_seconds` limit all flows together.
+    can resume it. `rows` is the hash of the rows of `input`, `items` that of rows that no file
+    holds. `max_tokens`, `max_cost` and `max_seconds` limit all flows together.
     """
 
     kind: ClassVar[str] = "flow"
     free: ClassVar[frozenset[str]] = frozenset(
         {"output", "slots", "in_progress", "max_tokens", "max_cost", "max_seconds", "program"}
     )
+    hashes: ClassVar[frozenset[str]] = frozenset({"rows"})
     writes: ClassVar[tuple[str, ...]] = ("output",)
     call: ClassVar[str] = "….run(…, run={name!r})"
 
@@ -32,6 +33,7 @@ class FlowRun(RunConfig):
     function: str = ""
     arguments: Mapping[str, JSON] = field(default_factory=dict)
     input: Path | None = None
+    rows: str = ""
     items: str = ""
     output: Path | None = None
     model: Place = "smollm2"

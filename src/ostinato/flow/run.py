@@ -17,7 +17,7 @@ from ostinato.flow.frames import current
 from ostinato.flow.lanes import FlowLanes
 from ostinato.flow.task import FlowSettings
 from ostinato.flow.values import plain, typed
-from ostinato.journal import Journal, Run, RunSource
+from ostinato.journal import Journal, Run, RunSource, require_unchanged
 from ostinato.loop import ItemsWork, LaneResult, Lanes, Loop, Never, Policy, digest
 from ostinato.output_files import write_whole
 from ostinato.python_files import module_at
@@ -140,7 +140,7 @@ def run_over(
     refuse_nested(flow.name)
     given = keyed(rows)
     pairs = [(key, _arguments(flow, row, f"Row {n}")) for n, (key, row) in enumerate(given, 1)]
-    items = digest([[key, plain(dict(row), "a row")] for key, row in given])
+    items = rows_digest(given)
     config = _config(flow, model, seed=seed, slots=slots, in_progress=in_progress, items=items)
     with ExitStack() as stack:
         run = recorded(config, name, journal, stack)
@@ -213,6 +213,11 @@ def _arguments(
         raise InputError(f"{where}: {error}") from None
 
 
+def rows_digest(rows: Iterable[tuple[str, Mapping[str, object]]]) -> str:
+    """Return a hash of rows with their keys, in their order."""
+    return digest([[key, plain(dict(row), "a row")] for key, row in rows])
+
+
 # From a record ----------------------------------------------------------------------------------
 
 
@@ -234,11 +239,17 @@ def build_flow(config: FlowRun, *, run: RunSource | None = None) -> FlowWork:
         return work_of(flow, [(flow.name, arguments)], config, run=run)
     read = read_rows(config.input)
     rows = keyed([row for _, row in read])
+    require_unchanged(f"The rows of {config.input.name}", config.rows, rows_digest(rows))
     pairs = [
         (key, _arguments(flow, row, place(config.input, number)))
         for (key, row), (number, _) in zip(rows, read, strict=True)
     ]
     return work_of(flow, pairs, config, run=run, output=config.output, rows=dict(rows))
+
+
+def rows_digest_of(path: Path) -> str:
+    """Return the hash of the rows of a file. Raises `InputError` where it cannot be read."""
+    return rows_digest(keyed([row for _, row in read_rows(path)]))
 
 
 def flow_of(program: Path, name: str = "") -> FlowFunction[..., Any]:
