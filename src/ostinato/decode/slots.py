@@ -21,10 +21,15 @@ class SlotAllocator:
         self._prompts: list[list[int]] = [[] for _ in range(count)]
 
     def take(self, tokens: Sequence[int]) -> int:
-        """Return a slot whose cache holds `tokens`, computing only what no slot has."""
+        """Return a slot whose cache holds `tokens`, computing only what no slot has.
+
+        A slot all of whose prompt is continued, the longest one; else the one that has been free
+        for longest. So the turns of several conversations do not replace one another.
+        """
         prompt = list(tokens)
-        # Among free slots with equal overlap, give up the one with the shortest prompt.
-        slot = max(self._free, key=lambda s: (self._overlap(s, prompt), -len(self._prompts[s])))
+        overlaps = {slot: self._overlap(slot, prompt) for slot in self._free}
+        continued = [slot for slot in self._free if overlaps[slot] == len(self._prompts[slot])]
+        slot = max(continued, key=overlaps.__getitem__) if continued else self._free[0]
         self._free.remove(slot)
         self.refill(slot, prompt)
         return slot
