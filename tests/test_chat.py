@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faulty_server import Faults, serving
 from tiny import save_tiny
 
 from ostinato.errors import InputError, ModelError
@@ -257,3 +258,48 @@ def test_rules_with_other_columns_are_left_out_and_told(config: ChatRun, tmp_pat
     given = replace(config, rules=rules, given={"who": "Ada", "asked": "Ada"})
     work, _ = talk(given, None, ["hi", END])
     assert work.left_out == [] and work.turns[0].answer == "Hi Ada."
+
+
+# Servers ----------------------------------------------------------------------------------------
+
+
+def test_a_server_talks_until_it_has_cost_too_much(journal: Journal, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text("[server]\nprice_out = 1e6\nprice_in = 0.0\n")
+    faults = Faults(writes=lambda body: f"Heard {len(body['messages'])}.")
+    with serving(faults) as server:
+        config = ChatRun(
+            model=f"{server}#m",
+            system="Be kind.",
+            rules=rules,
+            max_cost=1.0,
+            context=60,
+            memory="cut",
+            max_new_tokens=8,
+        )
+        run = record(journal, config, name="a")
+        work, script = talk(replace(config, max_cost=None), run, [f"Say {n}" for n in range(5)])
+        assert [str(turn.answer) for turn in work.turns][:2] == ["Heard 2.", "Heard 4."]
+        left = [turn.answer.memory.left for turn in work.turns if turn.answer.memory is not None]
+        assert left and any(each[0] == "told" for each in script.shown)
+        assert len(faults.bodies[-1]["messages"]) < 10
+        stopped = talk(config, run, ["More", END])[0].loop.stopped
+        assert stopped is not None and stopped.condition == "ask"
+        journal.answer(run, "A person here.")
+        work, _ = talk(config, run, [END])
+        assert work.turns[-1].answer == "A person here."
+        assert "The model may spend 1 cost" in work.turns[-1].answer.handed_over
+        with pytest.raises(InputError, match="bits must be given with a model in this process"):
+            build_chat(replace(config, bits=8))
+
+
+def test_what_a_model_cannot_read_is_told_and_the_chat_goes_on(
+    journal: Journal, config: ChatRun
+) -> None:
+    run = record(journal, config, name="a")
+    work, script = talk(config, run, ["word " * 500, "Hello"])
+    assert "The prompt has" in next(each[1] for each in script.shown if each[0] == "told")
+    assert [turn.said for turn in work.turns] == ["Hello"]
+    again, script = talk(config, run, ["And you?"])
+    assert not any(each[0] == "told" for each in script.shown)  # it is recorded, and not told again
+    assert [turn.said for turn in again.turns] == ["Hello", "And you?"]

@@ -193,8 +193,11 @@ def test_wrong_options_are_named() -> None:
     for arguments, message in (
         (["--temperature", "-1"], "temperature"),
         (["--max-cost", "1"], "--max-cost must be given with the prices"),
-        (["--with-system", "x"], "--with-system must be given with a partner"),
-        (["--set", "x"], "--set"),
+        (["--with-system", "x"], "--with-system must be given with --with"),
+        (["--turns", "3"], "--turns must be given with --with"),
+        (["--column", "text"], "--column must be given with --rules"),
+        (["--max-rounds", "3"], "--max-rounds must be given with checks"),
+        (["--rules", "rules.toml", "--set", "x"], "x"),
         (["--rules", "nowhere.toml"], "nowhere.toml"),
         (["--int8", "--int4"], "--int8 must be given without --int4"),
     ):

@@ -106,6 +106,8 @@ def build_chat(
     shown = stage or Stage()
     book, left_out = _rule_book(config)
     models = _Models(config, (book and book.server) or {}, say)
+    if config.max_rounds is not None and not (book and book.checks):
+        raise misplaced("max_rounds", "with checks that a draft may fail, in rules")
     turns: list[Turn] = []
 
     def speakers() -> list[Dialogue]:
@@ -219,9 +221,24 @@ class _Models:
             _find(config.partner, None)
         if config.key_env and not self._servers:
             raise misplaced("key_env", "with a server, got a model in this process")
+        if not self._local and (name := self._misplaced_with_servers()):
+            raise misplaced(name, "with a model in this process, got a server")
         priced = any(server.priced for server in self._servers.values())
         if config.max_cost is not None and not priced:
             raise misplaced("max_cost", "with the prices of a server in [server] of --rules")
+
+    @property
+    def _local(self) -> bool:
+        """Whether a model of the chat computes in this process."""
+        names = {MODEL, PARTNER} if self._config.partner else {MODEL}
+        return bool(names - self._servers.keys())
+
+    def _misplaced_with_servers(self) -> str:
+        """Return a setting of models in this process that is given; "" for none."""
+        usual = ChatRun()
+        names = ("adapter", "compile", "bits", "device")
+        given = (name for name in names if getattr(self._config, name) != getattr(usual, name))
+        return next(given, "")
 
     def _server(self, place: str, settings: Mapping[str, Any]) -> Server:
         key = {"key_env": self._config.key_env} if self._config.key_env else {}

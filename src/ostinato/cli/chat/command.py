@@ -34,6 +34,13 @@ _SPELLED = {
 }
 
 
+_NEEDS = {
+    **dict.fromkeys(("turns", "opening", "partner_system"), "partner"),
+    **dict.fromkeys(("column", "given"), "rules"),
+}
+"""Options that have no effect without another one."""
+
+
 def spelled(name: str) -> str:
     """Return how a field is called on the command line."""
     field, *_ = name.split(".")
@@ -169,7 +176,14 @@ def _config(before: ChatRun | None, typed: dict[str, Any]) -> ChatRun:
     from ostinato.flow import ChatRun
     from ostinato.models import weights_digest
 
-    config = replace(before or ChatRun(), **typed)
+    usual = before or ChatRun()
+    for name, needed in _NEEDS.items():
+        if name in typed and not (typed.get(needed) or getattr(usual, needed)):
+            raise InputError(
+                f"{spelled(name)} must be given with {spelled(needed)}, without which it has no "
+                "effect, got it alone. Leave it out."
+            )
+    config = replace(usual, **typed)
     if before is None or "model" in typed or "adapter" in typed:
         config = replace(config, weights=weights_digest(config.model, config.adapter))
     return config
