@@ -110,11 +110,11 @@ def test_back_and_retry_are_moves_of_the_run(journal: Journal, config: ChatRun) 
 
 
 def test_a_chat_branches_after_any_turn(journal: Journal, config: ChatRun) -> None:
-    run = record(journal, replace(config, output=Path("talk.jsonl")), name="a")
+    run = record(journal, replace(config, out=Path("talk.jsonl")), name="a")
     work, _ = talk(config, run, ["Hello", "And you?", "Now"])
     made = branch(journal, run, "b", call=work.turns[1].path)
     settings = config_of(made)
-    assert isinstance(settings, ChatRun) and settings.output == Path("b.jsonl").absolute()
+    assert isinstance(settings, ChatRun) and settings.out == Path("b.jsonl").absolute()
     other, script = talk(config, made, ["Then"])
     assert script.shown[0] == ("listens", 2)
     assert [turn.said for turn in other.turns] == ["Hello", "And you?", "Then"]
@@ -146,7 +146,7 @@ def test_moves_are_asked_for_where_nobody_is_heard(journal: Journal, config: Cha
 
 def test_a_conversation_is_exported_as_training_data(config: ChatRun, tmp_path: Path) -> None:
     file = tmp_path / "talk.jsonl"
-    work, _ = talk(replace(config, output=file), None, ["Hello", "Wrong", BACK, "And you?", END])
+    work, _ = talk(replace(config, out=file), None, ["Hello", "Wrong", BACK, "And you?", END])
     [line] = file.read_text("utf-8").splitlines()
     row = json.loads(line)
     first, second = (str(turn.answer) for turn in work.turns)

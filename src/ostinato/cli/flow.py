@@ -40,9 +40,7 @@ def flow() -> None:
     type=click.Path(path_type=Path),
     help="Run it for every row of a file (.jsonl, .csv, .parquet).",
 )
-@click.option(
-    "--out", "output", metavar="FILE", type=click.Path(path_type=Path), help="Results, as JSONL."
-)
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Results, as JSONL.")
 @click.option("--model", default="smollm2", help="Model of calls that name none.")
 @seed_option
 @click.option("--slots", type=click.IntRange(min=1), default=16, help="Texts written at once.")
@@ -61,7 +59,7 @@ def run_flow(
     program: str,
     arguments: tuple[str, ...],
     over: Path | None,
-    output: Path | None,
+    out: Path | None,
     fresh: bool,
     quiet: bool,
     as_json: bool,
@@ -80,7 +78,7 @@ def run_flow(
     found = flow_of(path, name)
     if over is not None and arguments:
         raise InputError(f"ARGUMENTS must be left out with --over, got {' '.join(arguments)}.")
-    if over is None and output is not None:
+    if over is None and out is not None:
         raise InputError("--out must be given with --over, got it alone. Give the rows of a file.")
     given: dict[str, Any] = {}
     if over is None:
@@ -94,7 +92,7 @@ def run_flow(
         arguments=given,
         input=None if over is None else over.absolute(),
         rows="" if over is None else rows_digest_of(over),
-        output=None if output is None else output.absolute(),
+        out=None if out is None else out.absolute(),
         **settings,
     )
     recording = _named(recording, config, fresh=fresh)
@@ -109,7 +107,6 @@ def _spelled(field: str) -> str:
         "function": "NAME",
         "arguments": "ARGUMENTS",
         "input": "--over",
-        "output": "--out",
         "rows": "the hash of the rows",
     }
     return f"{words[name]}{dot}{inner}" if name in words else flag_of(field)
@@ -232,7 +229,7 @@ def _told(config: FlowRun, work: FlowWork, recorded: Run | None, failed: str, vi
     elif config.single and done:
         click.echo(shown(results[0].output, whole=True))
     elif not view.quiet and not config.single:
-        where = f": {config.output}" if config.output is not None else ""
+        where = f": {config.out}" if config.out is not None else ""
         click.echo(f"{len(results)} of {work.count} flows have returned{where}.")
     if done:
         return Exit.DONE

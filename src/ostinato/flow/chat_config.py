@@ -27,14 +27,15 @@ class ChatRun(RunConfig):
     column, given: The column of these that has what is said, and the values of others.
     context: Tokens that the model reads, that of the model by default.
     max_tokens, max_cost, max_seconds, max_rounds: Where a person answers, see `HandOver`.
-    output: File of the conversation.
+    out: File of the conversation.
     weights: Hash of the files of the model and its adapter.
     key_env: Name of the environment variable that holds a server's key.
     """
 
     kind: ClassVar[str] = "chat"
+    writes: ClassVar[tuple[str, ...]] = ("out",)
     free: ClassVar[frozenset[str]] = frozenset(
-        {"output", "turns", "slots", "max_tokens", "max_cost", "max_seconds", "max_rounds"}
+        {"out", "turns", "slots", "max_tokens", "max_cost", "max_seconds", "max_rounds"}
     )
     hashes: ClassVar[frozenset[str]] = frozenset({"weights"})
     longer: ClassVar[str] = "For more turns, give --turns; or branch it."
@@ -68,7 +69,7 @@ class ChatRun(RunConfig):
     max_cost: float | None = None
     max_seconds: float | None = None
     max_rounds: int | None = None
-    output: Path | None = None
+    out: Path | None = None
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -120,13 +121,13 @@ class ChatRun(RunConfig):
 
     def outputs(self) -> list[tuple[str, Path]]:
         """Return the file of the conversation, where there is one."""
-        return [] if self.output is None else [("output", self.output)]
+        return [] if self.out is None else [("out", self.out)]
 
     def branched(self, name: str) -> ChatRun:
         """Return the configuration of a branch, which writes a file of its own."""
-        if self.output is None:
+        if self.out is None:
             return self
-        return replace(self, output=beside(self.output, name, self.output.suffix))
+        return replace(self, out=beside(self.out, name, self.out.suffix))
 
 
 def misplaced(name: str, expected: str) -> InputError:

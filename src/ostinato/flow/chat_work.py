@@ -61,7 +61,7 @@ class ChatWork(ItemsWork):
 
     def write(self) -> None:
         """Write the conversation as a line of JSON."""
-        write_conversation(self.config.output, self.to_json())
+        write_conversation(self.config.out, self.to_json())
 
     def close(self) -> None:
         """End what is in progress; it goes on when the run is resumed."""

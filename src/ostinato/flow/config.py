@@ -23,10 +23,10 @@ class FlowRun(RunConfig):
 
     kind: ClassVar[str] = "flow"
     free: ClassVar[frozenset[str]] = frozenset(
-        {"output", "slots", "in_progress", "max_tokens", "max_cost", "max_seconds", "program"}
+        {"out", "slots", "in_progress", "max_tokens", "max_cost", "max_seconds", "program"}
     )
     hashes: ClassVar[frozenset[str]] = frozenset({"rows"})
-    writes: ClassVar[tuple[str, ...]] = ("output",)
+    writes: ClassVar[tuple[str, ...]] = ("out",)
     call: ClassVar[str] = "….run(…, run={name!r})"
 
     program: Path | None = None
@@ -35,7 +35,7 @@ class FlowRun(RunConfig):
     input: Path | None = None
     rows: str = ""
     items: str = ""
-    output: Path | None = None
+    out: Path | None = None
     model: Place = "smollm2"
     seed: int = 0
     slots: int = 16
@@ -82,7 +82,7 @@ class FlowRun(RunConfig):
 
     def outputs(self) -> list[tuple[str, Path]]:
         """Return the file of the rows' results, where there is one."""
-        return [] if self.output is None else [("output", self.output)]
+        return [] if self.out is None else [("out", self.out)]
 
     def branched(self, name: str) -> FlowRun:
         """Return the configuration of a branch, which writes a file of its own."""
@@ -90,6 +90,6 @@ class FlowRun(RunConfig):
 
         from ostinato.journal import beside
 
-        if self.output is None:
+        if self.out is None:
             return self
-        return replace(self, output=beside(self.output, name, self.output.suffix))
+        return replace(self, out=beside(self.out, name, self.out.suffix))

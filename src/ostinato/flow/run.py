@@ -38,7 +38,7 @@ class FlowWork(ItemsWork):
 
     flow: FlowFunction[..., Any]
     lanes: FlowLanes
-    output: Path | None = None
+    out: Path | None = None
     rows: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     count: int = 1
 
@@ -49,8 +49,8 @@ class FlowWork(ItemsWork):
 
     def write(self) -> None:
         """Write a line for each flow that has returned, in the order of the rows."""
-        if self.output is not None:
-            write_whole(self.output, map(self._line, self.results))
+        if self.out is not None:
+            write_whole(self.out, map(self._line, self.results))
 
     def _line(self, result: LaneResult) -> str:
         row = {
@@ -244,7 +244,7 @@ def build_flow(config: FlowRun, *, run: RunSource | None = None) -> FlowWork:
         (key, _arguments(flow, row, place(config.input, number)))
         for (key, row), (number, _) in zip(rows, read, strict=True)
     ]
-    return work_of(flow, pairs, config, run=run, output=config.output, rows=dict(rows))
+    return work_of(flow, pairs, config, run=run, out=config.out, rows=dict(rows))
 
 
 def rows_digest_of(path: Path) -> str:

@@ -28,7 +28,6 @@ _SPELLED = {
     "partner": "--with",
     "partner_system": "--with-system",
     "given": "--set",
-    "output": "--out",
     "weights": "MODEL (its files have changed)",
     "bits": "--int8 or --int4",
 }
@@ -105,7 +104,7 @@ def spelled(name: str) -> str:
 @click.option("--at", type=click.IntRange(min=1), help="Turn of --from.  [default: the last]")
 @click.option(
     "--out",
-    "output",
+    "out",
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Write the conversation as a line of JSON.",
@@ -159,7 +158,7 @@ def _typed(settings: dict[str, Any]) -> dict[str, Any]:
             typed[name] = model_place(typed[name])
     if typed.get("adapter"):
         typed["adapter"] = adapter_place(typed["adapter"])
-    for name in ("rules", "output"):
+    for name in ("rules", "out"):
         if name in typed:
             typed[name] = typed[name].absolute()
     return typed
@@ -242,7 +241,7 @@ def present(config: ChatRun, run: RunSource | None, view: View) -> Exit:
         turns = turns_of(run.calls())
         console.show(turns)
         told = told_conversation(config, turns, run)
-        write_conversation(config.output, told)
+        write_conversation(config.out, told)
         _told(told, run, view, f"The conversation has ended. {_go_on(run)}")
         return Exit.DONE
     patient = console.is_live and sys.stdin.isatty() and not config.partner
