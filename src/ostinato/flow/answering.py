@@ -31,6 +31,7 @@ from ostinato.flow.text_calls import judged_text, written_text
 from ostinato.flow.turns import Memory, Turn
 from ostinato.journal import encode, valid
 from ostinato.loop import digest
+from ostinato.remote import Server
 
 if TYPE_CHECKING:
     from ostinato.decode import SamplingParams
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from ostinato.loop import Check
     from ostinato.models import LanguageModel
     from ostinato.refine import Route, RuleBook, Strategy
-    from ostinato.remote import Server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ class Answering:
         messages = self._messages(memory, route)
         context = self._settings.context
         used = self._opened()
-        most = getattr(getattr(used, "config", None), "max_position_embeddings", None)
+        most = None if isinstance(used, Server) else used.config.max_position_embeddings
         if context is not None and most is not None and context > most:
             raise InputError(
                 f"The context of a dialogue must be at most that of the model, {most} tokens, got "
