@@ -5,11 +5,13 @@
 A call returns a constant. `bare_us` is the function alone, `call_us` the same as a step of a
 recorded flow, `dbos_us` as a step of DBOS with its system database in SQLite, `langgraph_us` as a
 task of LangGraph's functional API with its SQLite saver; medians of `--repeats`, in microseconds a
-call. `replay_10k_s` is the time that a flow takes to make 10,000 recorded calls again.
+call. `cpu` in a name: the processor's time alone, which other programs change little.
+`replay_10k_s` is the time that a flow takes to make 10,000 recorded calls again.
 
 `rows_per_s` is a flow around one `generate` with the checks and the strategy of the support job,
 for its first rows; `refine_rows_per_s` is `Refine` over the same rows. Both write the same texts,
-as they take the likeliest tokens, have loaded the model before, and alternate; medians again.
+have loaded the model before, and alternate. `rows_share` is the median of their ratios, and
+`rows_cpu_share` that of their processor times.
 
 VENV has `dbos`, `langgraph` and `langgraph-checkpoint-sqlite`; without it only ours is measured.
 """
@@ -25,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # The interpreters of the peers run this file too. They have no Ostinato, which functions import.
 
@@ -38,30 +40,45 @@ def constant(number: int) -> int:
     return 1
 
 
+class Cost(NamedTuple):
+    """What a call takes, in microseconds: by the clock, and of the processor."""
+
+    us: float
+    cpu_us: float
+
+
 class Stopwatch:
-    """Measures a run of calls. An object, as a flow may not read a clock in a function."""
+    """Measures calls. An object, as a flow may not read a clock in a function."""
 
     def __init__(self) -> None:
-        self.found: list[float] = []
+        self.costs: list[Cost] = []
 
-    def __call__(self, call: Callable[[int], object], calls: int) -> float:
-        """Make so many calls, and return the microseconds that each took."""
-        began = time.perf_counter()
+    def __call__(self, call: Callable[[int], object], calls: int) -> None:
+        """Make so many calls, and measure one of them on average."""
+        began, used = time.perf_counter(), time.process_time()
         for number in range(calls):
             call(number)
-        self.found.append((time.perf_counter() - began) / calls * 1e6)
-        return self.found[-1]
+        took, used = time.perf_counter() - began, time.process_time() - used
+        self.costs.append(Cost(took / calls * 1e6, used / calls * 1e6))
+
+    @property
+    def median(self) -> Cost:
+        """The median of each figure."""
+        return Cost(*map(statistics.median, zip(*self.costs, strict=True)))
 
 
-def bare(calls: int) -> float:
+def bare(calls: int, repeats: int) -> Cost:
     """Measure the function alone."""
-    return Stopwatch()(constant, calls)
+    watch = Stopwatch()
+    for _ in range(repeats):
+        watch(constant, calls)
+    return watch.median
 
 
 # Ours -------------------------------------------------------------------------------------------
 
 
-def ours(folder: Path, calls: int, repeats: int) -> float:
+def ours(folder: Path, calls: int, repeats: int) -> Cost:
     """Measure the function as a step of a recorded flow, within the flow."""
     from ostinato.flow import flow, step
     from ostinato.journal import Journal
@@ -75,7 +92,7 @@ def ours(folder: Path, calls: int, repeats: int) -> float:
     with Journal(folder / "journal.db") as journal:
         for number in range(repeats):
             work.run(calls, run=f"calls-{number}", journal=journal)
-    return statistics.median(watch.found)
+    return watch.median
 
 
 def replay(folder: Path) -> float:
@@ -110,16 +127,17 @@ def rows_per_second(rows: int, repeats: int) -> dict[str, float]:
     from dataclasses import asdict
 
     from ostinato.decode import SamplingParams
-    from ostinato.flow import flow, generate
+    from ostinato.flow import flow, generate, prefix_of
     from ostinato.models import load_model
-    from ostinato.refine import Refine, read_items, read_job
+    from ostinato.refine import Refine, keyed, read_items, read_job
 
     job = read_job(JOB)
     model = load_model(job.model, adapter=job.adapter or None)
-    # The likeliest tokens: both write the same texts.
-    sampling = SamplingParams(**{**asdict(job.sampling), "temperature": 0.0})
-    router = job.router()
-    chosen = [item for item in read_items(job) if router.ready(item.columns) is None][:rows]
+    router, sampling = job.router(), SamplingParams(**asdict(job.sampling))
+    ready = [item.columns for item in read_items(job) if router.ready(item.columns) is None]
+    chosen = keyed(ready[:rows])
+    # The random numbers of a text depend on its key: here both write the same texts.
+    items = [(f"{prefix_of(key)}1:generate", columns) for key, columns in chosen]
     settings: dict[str, Any] = {
         "strategy": job.strategy,
         "sampling": sampling,
@@ -132,94 +150,103 @@ def rows_per_second(rows: int, repeats: int) -> dict[str, float]:
         prompt = router.messages(row, {})
         return generate(prompt, job.checks, given=row, **settings)
 
-    def by_flow() -> float:
-        began = time.perf_counter()
-        count = sum(1 for _ in reply.over([item.columns for item in chosen], model=model))
-        return count / (time.perf_counter() - began)
+    def by_flow() -> list[object]:
+        texts = dict(reply.over([columns for _, columns in chosen], model=model))
+        return [texts[key] for key, _ in chosen]
 
-    def by_refine() -> float:
-        items = [(item.key, item.columns) for item in chosen]
+    def by_refine() -> list[object]:
         refine = Refine(model, items, prompt=router.messages, checks=job.checks, **settings)
-        began = time.perf_counter()
-        count = sum(1 for _ in refine)
-        return count / (time.perf_counter() - began)
+        return [row["reply"] for row in refine.run(progress=False)]
 
-    by_refine()
-    pairs = [(by_flow(), by_refine()) for _ in range(repeats)]
+    if by_refine() != by_flow():
+        raise AssertionError("A flow must write the same texts as Refine.")
+    return _shares(by_flow, by_refine, len(chosen), repeats)
+
+
+def _shares(
+    by_flow: Callable[[], object], by_refine: Callable[[], object], rows: int, repeats: int
+) -> dict[str, float]:
+    flows, refines = Stopwatch(), Stopwatch()
+    for _ in range(repeats):
+        flows(lambda _: by_flow(), 1)
+        refines(lambda _: by_refine(), 1)
+    pairs = list(zip(flows.costs, refines.costs, strict=True))
     return {
-        "rows_per_s": statistics.median(each for each, _ in pairs),
-        "refine_rows_per_s": statistics.median(each for _, each in pairs),
-        "rows_share": statistics.median(each / other for each, other in pairs),
+        "rows_per_s": rows / flows.median.us * 1e6,
+        "refine_rows_per_s": rows / refines.median.us * 1e6,
+        "rows_share": statistics.median(refine.us / flow.us for flow, refine in pairs),
+        "rows_cpu_share": statistics.median(refine.cpu_us / flow.cpu_us for flow, refine in pairs),
     }
 
 
 # The peers --------------------------------------------------------------------------------------
 
 
-def dbos(folder: Path, calls: int, repeats: int) -> float:
+def dbos(folder: Path, calls: int, repeats: int) -> Cost:
     """Measure a step of DBOS, whose system database is a SQLite file."""
     from dbos import DBOS
 
     url = f"sqlite:///{folder / 'dbos.sqlite'}"
     DBOS(config={"name": "flow-benchmark", "system_database_url": url, "run_admin_server": False})
-    made = DBOS.step()(constant)
+    made, watch = DBOS.step()(constant), Stopwatch()
 
     @DBOS.workflow()  # type: ignore[untyped-decorator]
-    def work(count: int) -> float:
-        return Stopwatch()(made, count)
+    def work(count: int) -> None:
+        watch(made, count)
 
     DBOS.launch()
     try:
-        return statistics.median(float(work(calls)) for _ in range(repeats))
+        for _ in range(repeats):
+            work(calls)
     finally:
         DBOS.destroy()
+    return watch.median
 
 
-def langgraph(folder: Path, calls: int, repeats: int) -> float:
+def langgraph(folder: Path, calls: int, repeats: int) -> Cost:
     """Measure a task of LangGraph's functional API, with its SQLite saver."""
     from langgraph.checkpoint.sqlite import SqliteSaver
     from langgraph.func import entrypoint, task
 
-    made = task(constant)
+    made, watch = task(constant), Stopwatch()
     with SqliteSaver.from_conn_string(str(folder / "langgraph.sqlite")) as saver:
 
         @entrypoint(checkpointer=saver)  # type: ignore[untyped-decorator]
-        def work(count: int) -> float:
-            return Stopwatch()(lambda number: made(number).result(), count)
+        def work(count: int) -> int:
+            watch(lambda number: made(number).result(), count)
+            return count
 
-        found = []
         for number in range(repeats):
-            thread = {"configurable": {"thread_id": str(number)}}
-            found.append(float(work.invoke(calls, thread)))
-        return statistics.median(found)
+            work.invoke(calls, {"configurable": {"thread_id": str(number)}})
+    return watch.median
 
 
 PEERS = {"dbos": dbos, "langgraph": langgraph}
 
 
-def call_peer(python: str, peer: str, calls: int, repeats: int) -> float:
+def call_peer(python: str, peer: str, calls: int, repeats: int) -> Cost:
     """Measure a peer in its own interpreter."""
     command = [python, __file__, "--run-peer", peer]
     options = ["--calls", str(calls), "--repeats", str(repeats)]
     done = subprocess.run([*command, *options], stdout=subprocess.PIPE, text=True, check=True)
-    return float(json.loads(done.stdout.strip().splitlines()[-1]))
+    return Cost(*json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measure all that was asked for."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found: dict[str, Any] = {
-            "bare_us": statistics.median(bare(options.calls) for _ in range(options.repeats)),
-            "call_us": ours(folder, options.calls, options.repeats),
-            "replay_10k_s": replay(folder),
+        costs = {
+            "bare": bare(options.calls, options.repeats),
+            "call": ours(folder, options.calls, options.repeats),
         }
+        found: dict[str, Any] = {"replay_10k_s": replay(folder)}
     if options.peer_python is not None:
         for peer in PEERS:
-            us = call_peer(options.peer_python, peer, options.peer_calls, options.repeats)
-            found[f"{peer}_us"] = us
-        better = min(found[f"{peer}_us"] for peer in PEERS)
-        found["share_of_peer"] = found["call_us"] / better
+            costs[peer] = call_peer(options.peer_python, peer, options.peer_calls, options.repeats)
+        found["share_of_peer"] = costs["call"].us / min(costs[peer].us for peer in PEERS)
+    for each, cost in costs.items():
+        found |= {f"{each}_us": cost.us, f"{each}_cpu_us": cost.cpu_us}
     if options.rows:
         found |= rows_per_second(options.rows, options.repeats)
     return {name: round(value, 3) for name, value in found.items()}
@@ -242,7 +269,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.run_peer:
         with tempfile.TemporaryDirectory() as name:
-            print(PEERS[options.run_peer](Path(name), options.calls, options.repeats))
+            cost = PEERS[options.run_peer](Path(name), options.calls, options.repeats)
+            print(json.dumps(cost))
         return
     found = measure(options)
     for name, value in found.items():

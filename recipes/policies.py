@@ -57,6 +57,13 @@ def episodes_of(journal: Path) -> list[tuple[float, float]]:
         ]
 
 
+def draw_curve(points: list[tuple[float, float]], path: Path) -> None:
+    """Draw the return of each episode, and their mean over the last 100."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    episodes = Series("return", points, OVER)
+    save_curves(path, [episodes], x_name="environment steps", size=(640, 320))
+
+
 def main() -> None:
     """Run the command that was typed."""
     parser, commands = recipe_parser("policies", __doc__)
@@ -77,8 +84,7 @@ def main() -> None:
     elif args.command == "evaluate":
         print_result(evaluate(args.policy, args.episodes), args.json, ".4g")
     else:
-        episodes = Series("return", episodes_of(args.out / "journal.db"), OVER)
-        save_curves(args.png, [episodes], x_name="environment steps")
+        draw_curve(episodes_of(args.out / "journal.db"), args.png)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("gymnasium")
+from PIL import Image
+
 from recipes import policies as recipe
 
 
@@ -20,4 +22,7 @@ def test_a_training_of_the_recipe_is_drawn(tmp_path: Path) -> None:
     recipe.train(tmp_path, ["--until", "Steps(2)", "--environments", "2", "--evaluate-every", "9"])
     points = recipe.episodes_of(tmp_path / "journal.db")
     assert len(points) > 3 and all(value >= 8 for _, value in points)
-    assert recipe.OVER == 100
+    recipe.draw_curve(points, tmp_path / "curve.png")
+    with Image.open(tmp_path / "curve.png") as image:
+        assert image.size == (640, 320)
+        assert len(image.getcolors(640 * 320) or []) > 3  # None where there are more

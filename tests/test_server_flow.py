@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from served import application_at, post
 from tiny import tiny_model
 
 from ostinato.checks import Length
+from ostinato.cli.main import cli
 from ostinato.errors import InputError
 from ostinato.flow import Flow, ask, flow, generate
 from ostinato.server import FlowScheduler
@@ -113,3 +116,12 @@ def test_a_flow_gets_the_whole_conversation_under_its_name() -> None:
 
     with pytest.raises(InputError, match="a function of one parameter"):
         FlowScheduler(two, tiny_model())
+
+
+@pytest.mark.parametrize("option", ["--job x.toml", "--check-seconds 2"])
+def test_options_that_a_flow_decides_are_refused(tmp_path: Path, option: str) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("from ostinato.flow import flow\n@flow\ndef a(text): return text\n")
+    result = CliRunner().invoke(cli, ["serve", "--flow", str(program), *option.split()])
+    assert isinstance(result.exception, InputError)
+    assert f"{option.split()[0]} must be left out with --flow" in str(result.exception)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from ostinato.cli.options import model_options
 from ostinato.errors import InputError, MissingExtra
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import uvicorn
 
     from ostinato.flow import FlowFunction
+    from ostinato.models import LanguageModel
     from ostinato.server import Defaults, FlowScheduler, Scheduler
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -92,12 +95,7 @@ def serve(
         raise InputError(
             f"--int{bits} must be given without --no-compile, got both. Leave one out."
         )
-    # An open port without a key would let anyone on the network compute here.
-    if host not in LOOPBACK and not key:
-        raise InputError(
-            f"A server that other machines can reach must require a key, got --host {host} without "
-            "one. Name the variable that holds it: --key-env NAME."
-        )
+    _require_key(host, key)
     # Before the model is loaded, which would be in vain.
     try:
         import uvicorn
@@ -105,32 +103,26 @@ def serve(
         raise MissingExtra("A model as a server", "serve") from None
     from ostinato.inference import check_before_loading
     from ostinato.models import load_model
-    from ostinato.server import FlowScheduler, Scheduler, application
+    from ostinato.server import application
 
+    # Read before the model is loaded, so that a wrong file is reported at once.
     flow = None if program is None else _flow(program, job_file)
-    # Read before the model is loaded, so that a wrong job file is reported at once.
     defaults = _defaults(job_file)
-    check_before_loading(
-        model,
+    loading: dict[str, Any] = {
+        "adapter": adapter,
+        "compile": compile,
+        "bits": bits,
+        "device": device,
+    }
+    check_before_loading(model, slots=slots, say=partial(click.echo, err=True), **loading)
+    scheduler = _scheduler(
+        partial(load_model, model, **loading),
+        flow,
         slots=slots,
-        compile=compile,
-        bits=bits,
-        device=device,
-        adapter=adapter,
-        say=partial(click.echo, err=True),
+        max_waiting=max_waiting,
+        defaults=defaults,
+        check_seconds=check_seconds,
     )
-    load = partial(load_model, model, adapter=adapter, compile=compile, bits=bits, device=device)
-    scheduler: Scheduler | FlowScheduler
-    if flow is None:
-        scheduler = Scheduler(
-            load,
-            slots=slots,
-            max_waiting=max_waiting,
-            defaults=defaults,
-            check_seconds=check_seconds,
-        )
-    else:
-        scheduler = FlowScheduler(flow, load, slots=slots, max_waiting=max_waiting)
     served = name or (scheduler.model.name if flow is None else flow.name)
     # Under other names it is refused: a web page could point its own name here (DNS rebinding).
     hosts = [*LOOPBACK, *allowed, host]
@@ -142,8 +134,17 @@ def serve(
         scheduler.close(at_once=True)
 
 
+def _require_key(host: str, key: str) -> None:
+    # An open port without a key would let anyone on the network compute here.
+    if host not in LOOPBACK and not key:
+        raise InputError(
+            f"A server that other machines can reach must require a key, got --host {host} without "
+            "one. Name the variable that holds it: --key-env NAME."
+        )
+
+
 def _flow(program: str, job_file: Path | None) -> FlowFunction[..., Any]:
-    """Return the flow to serve. Raises `InputError` for one beside a job."""
+    """Return the flow to serve. Raises `InputError` for one beside options that it decides."""
     from ostinato.cli.flow import place_of
     from ostinato.flow import flow_of
 
@@ -151,7 +152,26 @@ def _flow(program: str, job_file: Path | None) -> FlowFunction[..., Any]:
         raise InputError(
             f"--job must be left out with --flow, got {job_file}. Check texts in the flow."
         )
+    typed = click.get_current_context().get_parameter_source("check_seconds")
+    if typed is ParameterSource.COMMANDLINE:
+        raise InputError("--check-seconds must be left out with --flow, whose checks are its own.")
     return flow_of(*place_of(program))
+
+
+def _scheduler(
+    load: Callable[[], LanguageModel],
+    flow: FlowFunction[..., Any] | None,
+    *,
+    slots: int,
+    max_waiting: int,
+    **of_model: Any,
+) -> Scheduler | FlowScheduler:
+    """Return what answers the requests: the model, or a flow whose calls use it."""
+    from ostinato.server import FlowScheduler, Scheduler
+
+    if flow is None:
+        return Scheduler(load, slots=slots, max_waiting=max_waiting, **of_model)
+    return FlowScheduler(flow, load, slots=slots, max_waiting=max_waiting)
 
 
 def _server(

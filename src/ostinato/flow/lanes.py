@@ -5,6 +5,7 @@ A lane process. A lane is a flow, its only step that it returns.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -208,8 +209,6 @@ class FlowLanes:
 
     def _look_for_answers(self) -> None:
         """Start flows again whose question a person has answered meanwhile."""
-        import time
-
         waiting = [task for task in self._tasks.values() if task.status == "waiting"]
         if not waiting or self.session is None or time.monotonic() - self._looked < LOOK_EVERY:
             return
@@ -225,14 +224,13 @@ class FlowLanes:
         tasks = self._tasks.values()
         if any(task.status in ("new", "running", "returned") for task in tasks):
             return
-        failed = {task.key: task.error for task in tasks if task.error is not None}
-        if self.session is not None:
-            for task in tasks:
-                if task.error is not None:
-                    self._record_failure(task)
         waiting = [task.unanswered for task in tasks if task.status == "waiting"]
         if waiting and self._patient:
             return
+        failed = {task.key: task.error for task in tasks if task.error is not None}
+        if self.session is not None:
+            for key in failed:
+                self._record_failure(self._tasks[key])
         for unanswered in waiting:  # first: those can go on once they are answered
             if unanswered is not None:
                 raise unanswered

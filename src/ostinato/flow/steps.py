@@ -33,6 +33,7 @@ class Step(Generic[P, R]):
             self._signature: inspect.Signature | None = inspect.signature(function)
         except (TypeError, ValueError):  # of a builtin
             self._signature = None
+        self._names = _plain_names(self._signature)
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
@@ -55,6 +56,8 @@ class Step(Generic[P, R]):
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, object]:
         if self._signature is None:
             return {"args": list(args), **kwargs}
+        if len(args) == len(self._names) and not kwargs:
+            return dict(zip(self._names, args, strict=True))
         return dict(self._signature.bind(*args, **kwargs).arguments)
 
     def _called(self, frame: Frame, args: Any, kwargs: Any) -> object:
@@ -72,6 +75,13 @@ class Step(Generic[P, R]):
             if self._backoff:
                 frame.task.hub.sleep(self._backoff * 2 ** (attempt - 1))
         raise AssertionError
+
+
+def _plain_names(signature: inspect.Signature | None) -> tuple[str, ...]:
+    """Return the names of parameters that arguments are bound to by order alone; else none."""
+    parameters = () if signature is None else tuple(signature.parameters.values())
+    plain = all(each.kind is each.POSITIONAL_OR_KEYWORD for each in parameters)
+    return tuple(each.name for each in parameters) if plain else ()
 
 
 async def _awaited(value: Any) -> Any:

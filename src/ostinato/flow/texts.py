@@ -12,8 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ostinato.errors import ItemError
-from ostinato.loop import Arrivals, LaneResult, Lanes, LaneStep, Policy, compute_mode
+from ostinato.loop import Arrivals, Lanes, LaneStep, Policy, compute_mode
 from ostinato.refine import PROMPT_EDITS, PromptOf, Row, TextWriter
 from ostinato.remote import Server
 
@@ -210,8 +209,3 @@ def _server_prompt(request: TextRequest, edits: Mapping[str, object]) -> Any:
 
 def _tracked_texts(request: TextRequest) -> list[str]:
     return request.writer.tracked_texts(request.columns)
-
-
-def refused(result: LaneResult) -> ItemError:
-    """Return the error of a text that nothing could be done with."""
-    return ItemError(result.stopped.sentence)

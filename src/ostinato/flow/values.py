@@ -78,6 +78,8 @@ def typed(value: Any, hint: Any, what: str) -> Any:
 
     Raises `InputError` where it does not fit the annotation.
     """
+    if _is_as_annotated(value, hint):
+        return value
     try:
         return _typed(value, hint)
     except (TypeError, ValueError, KeyError, ArithmeticError) as error:
@@ -87,6 +89,11 @@ def typed(value: Any, hint: Any, what: str) -> Any:
             f"{what} must be what its annotation says, {shown(hint)}, got {value!r:.60}: {error}. "
             "Mend the annotation, or what is returned."
         ) from None
+
+
+def _is_as_annotated(value: object, hint: Any) -> bool:
+    """Whether JSON holds a value as its annotation says. Quick, as most calls return such."""
+    return type(value) is hint and hint in PLAIN
 
 
 def _typed(value: Any, hint: Any) -> Any:
@@ -189,6 +196,8 @@ def _of_tuple(values: Sequence[Any], kind: type, arguments: Sequence[Any]) -> An
 
 def recordable(value: object, hint: Any, what: str) -> object:
     """Return a value as it is recorded. Raises `InputError` where it would not come back."""
+    if _is_as_annotated(value, hint):
+        return value
     kept = plain(value, what)
     if hint is Any or hint is None:
         if not _is_plain(value):

@@ -83,7 +83,7 @@ def _keep_compute_mode(session: RunSession, key: str, mode: str) -> None:
     if known == mode:
         return
     begun = run.tick or any(True for _ in run.results())
-    if known and begun and not _has_more(mode, str(known)):
+    if known and begun and not _has_more(mode, known):
         raise RunError(
             f"The run {run.name!r} must be resumed in its {key.replace('_', ' ')}, {known}, got "
             f"{mode}. {_MENDS[key]}, or start another run."
