@@ -481,6 +481,23 @@ def test_the_entries_of_an_older_journal_get_numbers_in_one_order(tmp_path: Path
         assert [entry.seq for entry in run.log(len(entries))] == [len(entries) + 1]
 
 
+def test_the_calls_of_an_older_journal_keep_their_numbers_and_paths(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        connection.executescript((DATA / "journal-v5.sql").read_text())
+    connection.close()
+    with Journal(tmp_path / "journal.db") as journal:
+        run = journal.get("work")
+        calls = list(run.calls())
+        assert [call.seq for call in calls] == [2, 3, 4, 5, 6, 7]
+        assert calls[-1].path == "10:named" and calls[-1].answer == {"value": "no. 0"}
+        assert calls[1].arguments == {"n": 4} and run.call("2:named") == calls[1]
+        assert [entry for entry in run.log() if entry.entry == "call"] == calls
+        assert [call.path for call in run.calls_under("1")] == ["10:named", "1:doubled"]
+        with journal.drive(run) as session:
+            assert session.record_call("11:named", "{}", 1) == 1
+        assert [call.seq for call in run.calls(after=7)] == [12]  # a start comes first
+
+
 def test_an_older_journal_is_read_under_the_names_of_today(tmp_path: Path) -> None:
     """Written by the first version: a run of lanes that went back, and a training's settings."""
     (tmp_path / "journal.db").write_bytes((DATA / "journal-v1-lanes.db").read_bytes())

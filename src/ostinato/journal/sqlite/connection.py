@@ -17,6 +17,8 @@ from ostinato.errors import RunError
 
 SPARE_BYTES = 1 << 20
 """Free bytes of a disk that is not full."""
+PAGE_BYTES = 2048
+"""A commit writes each page that it changes, however little: a call changes three."""
 BUSY_SECONDS = 30.0
 """How long a writer waits for another process's transaction before it gives up."""
 
@@ -71,6 +73,7 @@ def _opened(path: Path, mode: str) -> sqlite3.Connection:
     )
     try:
         if mode == "rwc":
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
             _write_ahead(connection)
             sync_lazily(connection)
             _hold_references(connection)
