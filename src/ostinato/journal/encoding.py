@@ -83,6 +83,9 @@ def _key(key: object) -> object:
     return key if isinstance(key, str | int | float) else str(key)
 
 
+_encode_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def encode_exactly(
     value: object,
     what: str,
@@ -101,6 +104,10 @@ def encode_exactly(
             return stand_in(value)
         raise TypeError(f"a {type(value).__qualname__}")
 
+    try:
+        return _encode_json(value)  # an encoder that is made already: most values need no other
+    except (TypeError, ValueError):
+        pass
     try:
         return json.dumps(value, separators=(",", ":"), default=substitute)
     except (TypeError, ValueError) as error:
