@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from examples.support.asked import forms_of, said
@@ -72,15 +73,42 @@ def bits_per_character(model: LanguageModel, dialogues: Iterable[Dialogue]) -> f
     """
     nats, characters = 0.0, 0
     for dialogue in dialogues:
-        # 2^20 tokens of context: no dialogue is cut.
-        example = conversation(model.tokenizer, dialogue_messages(dialogue), 1 << 20)
-        tokens, mask = torch.tensor(example.tokens), torch.tensor(example.loss_mask)
-        hidden = model.network(tokens[None])[0, :-1][mask[1:]]  # (N, C), N tokens that count
-        logits = model.llama().logits(hidden).float()  # (N, V)
-        nats += float(F.cross_entropy(logits, tokens[1:][mask[1:]], reduction="sum"))
+        logits, targets = _predicted(model, dialogue)
+        nats += float(F.cross_entropy(logits, targets, reduction="sum"))
         turns = dialogue["turns"]
         characters += sum(len(text) for role, text, *_ in turns if role == "assistant")
     return nats / math.log(2) / characters
+
+
+def cost_of_confidence(
+    model: LanguageModel, dialogues: Iterable[Dialogue], least: float, share: float
+) -> float:
+    """Return the bits per character of a model whose unsure tokens are less likely, over its own.
+
+    Those with a natural log-probability below `least` have `share` of their probability; all others
+    gain in proportion. It is the least that this must cost: nothing else is changed.
+    """
+    before = after = 0.0
+    for dialogue in dialogues:
+        logits, targets = _predicted(model, dialogue)
+        logprobs = logits.log_softmax(-1)
+        unsure = logprobs < least
+        left = 1 - (1 - share) * (logprobs.exp() * unsure).sum(-1)
+        said_unsure = unsure.gather(1, targets[:, None])[:, 0]
+        own = logprobs.gather(1, targets[:, None])[:, 0]
+        before -= float(own.sum())
+        after -= float((own + said_unsure * math.log(share) - left.log()).sum())
+    return after / before
+
+
+@torch.no_grad()
+def _predicted(model: LanguageModel, dialogue: Dialogue) -> tuple[Tensor, Tensor]:
+    """Return the logits (N, V) of the assistant's tokens, and the tokens (N,)."""
+    # 2^20 tokens of context: no dialogue is cut.
+    example = conversation(model.tokenizer, dialogue_messages(dialogue), 1 << 20)
+    tokens, mask = torch.tensor(example.tokens), torch.tensor(example.loss_mask)
+    hidden = model.network(tokens[None])[0, :-1][mask[1:]]  # (N, C), N tokens that count
+    return model.llama().logits(hidden).float(), tokens[1:][mask[1:]]
 
 
 def sample_turns(dialogues: Sequence[Dialogue], count: int, seed: int = 0) -> list[Turn]:

@@ -4,10 +4,13 @@
     ostinato tune examples/support/job.toml --input messages.jsonl --out DIR --steps 150
     python -m recipes.tuned_support --data FOLDER --json
     python -m recipes.tuned_support --data FOLDER --adapter DIR --json
+    python -m recipes.tuned_support --data FOLDER --costs --json
 
 The model learns from messages of the training part of the data; the job's own are of the
 development part. `--model smollm2` starts from the model without the job's adapter, in both. Ready
-answers of rules and past cases are left out: the model writes all replies.
+answers of rules and past cases are left out: the model writes all replies. `--costs` writes no
+replies: it tells by how much the bits per character of people's replies must rise where tokens that
+the job's check `confidence` refuses become half as likely, and so on.
 """
 
 from __future__ import annotations
@@ -22,14 +25,18 @@ from typing import Any
 
 import torch
 
-from ostinato.models import load_model
+from ostinato.checks import Confidence
+from ostinato.models import LanguageModel, load_model
+from ostinato.refine.job.config import Job
 from ostinato.refine.job.file import read_job
 from ostinato.refine.job.job_items import read_items
 from ostinato.refine.job.job_run import refinement
 from recipes.cli_args import run
-from recipes.measures import bits_per_character
-from recipes.sgd import read_dialogues
+from recipes.measures import bits_per_character, cost_of_confidence
+from recipes.sgd import Dialogue, read_dialogues
 
+SHARES = (0.7, 0.5, 0.4, 0.3)
+"""Of the probability of tokens that `confidence` refuses, what is left to them."""
 JOB = Path(__file__).parents[1] / "examples" / "support" / "job.toml"
 
 
@@ -52,13 +59,29 @@ def evaluate(options: argparse.Namespace) -> dict[str, object]:
     rows = refinement(job, items, router, ready=None).run()
     found: dict[str, object] = {"model": job.model, "adapter": job.adapter, **measures(rows)}
     if options.dialogues:
-        # In float32, so that machines with another compute type measure the same.
-        model = load_model(job.model, adapter=job.adapter or None, dtype=torch.float32)
-        held_out = list(read_dialogues(options.data / "dev.jsonl"))
-        chosen = random.Random(1).sample(held_out, options.dialogues)
-        model = replace(model, compile=False)
-        found["bits_per_character"] = bits_per_character(model, chosen)
+        found["bits_per_character"] = bits_per_character(*_held_out(job, options))
     return found
+
+
+def costs(options: argparse.Namespace) -> dict[str, object]:
+    """Return by what the bits per character are multiplied, for each share that is left."""
+    job = read_job(JOB).with_changes(model=options.model, adapter=options.adapter)
+    least = next(check.least for check in job.checks if isinstance(check, Confidence))
+    assert least is not None
+    model, dialogues = _held_out(job, options)
+    return {
+        "model": job.model,
+        "adapter": job.adapter,
+        **{f"left_{s:g}": cost_of_confidence(model, dialogues, least, s) for s in SHARES},
+    }
+
+
+def _held_out(job: Job, options: argparse.Namespace) -> tuple[LanguageModel, Sequence[Dialogue]]:
+    # In float32, so that machines with another compute type measure the same.
+    model = load_model(job.model, adapter=job.adapter or None, dtype=torch.float32)
+    held_out = list(read_dialogues(options.data / "dev.jsonl"))
+    chosen = random.Random(1).sample(held_out, options.dialogues)
+    return replace(model, compile=False), chosen
 
 
 def main() -> None:
@@ -73,9 +96,10 @@ def main() -> None:
     parser.add_argument("--adapter", help="name or folder  [default: the job's]")
     parser.add_argument("--limit", type=int, help="the first N items only")
     parser.add_argument("--dialogues", type=int, default=150, help="for bits per character")
+    parser.add_argument("--costs", action="store_true", help="what the check confidence costs")
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     options = parser.parse_args()
-    found = evaluate(options)
+    found = costs(options) if options.costs else evaluate(options)
     print(", ".join(f"{name} {value}" for name, value in found.items()))
     if options.json:
         print(json.dumps(found))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -78,6 +81,22 @@ def test_bits_per_character_is_the_loss_of_every_turn_given_what_came_before() -
         characters += len(text)
     expected = nats / torch.log(torch.tensor(2.0)).item() / characters
     assert measures.bits_per_character(model, [DIALOGUE]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_check_of_confidence_costs_what_unsure_tokens_carry() -> None:
+    model = tiny_model(context=1024)
+    rate = partial(measures.cost_of_confidence, model, [DIALOGUE])
+    assert rate(-3.5, 1.0) == pytest.approx(1)  # nothing is taken
+    assert rate(1.0, 0.5) == pytest.approx(1)  # all are unsure: all lose the same
+    logits, targets = measures._predicted(model, DIALOGUE)
+    # Of one token that a person said, and that alone is less likely than the bound:
+    logprobs = logits.log_softmax(-1)
+    said = logprobs[torch.arange(len(targets)), targets]
+    least = float(said.min()) + 1e-4
+    moved = logits.clone()
+    moved[logprobs < least] += math.log(0.25)
+    expected = F.cross_entropy(moved, targets, reduction="sum") / -said.sum()
+    assert rate(least, 0.25) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_values_said_and_made_up_are_counted() -> None:
