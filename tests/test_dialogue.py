@@ -14,7 +14,7 @@ from ostinato.checks import Contains, Excludes, Length
 from ostinato.decode import SamplingParams
 from ostinato.errors import InputError, ItemError, RunError, Unanswered
 from ostinato.flow import Answer, Dialogue, FlowChanged, HandOver, aio, flow, step
-from ostinato.flow.memory import certainly_fits
+from ostinato.flow.dialogue.memory import certainly_fits
 from ostinato.journal import Journal
 from ostinato.refine import read_rule_book
 

@@ -1,22 +1,28 @@
 from .calls import ask, gather, now, sleep, uniform, version
-from .chat import Stage
-from .chat_config import ChatRun
-from .chat_work import ChatWork, build_chat, names_of, told_conversation, write_conversation
 from .config import FlowRun
-from .dialogue import Dialogue
+from .dialogue.chat import Stage
+from .dialogue.chat_config import ChatRun
+from .dialogue.chat_work import (
+    ChatWork,
+    build_chat,
+    names_of,
+    told_conversation,
+    write_conversation,
+)
+from .dialogue.dialogue import Dialogue
+from .dialogue.hand_over import HandOver
+from .dialogue.moves import Move, turns_of
+from .dialogue.turns import Answer, Memory, Turn
 from .flow_function import FlowFunction
 from .flows import AsyncFlow, Flow, flow
-from .hand_over import HandOver
 from .lanes import FlowLanes, FlowsFailed, key_of, prefix_of
 from .limits import LimitReached, Limits
-from .moves import Move, turns_of
 from .record import FlowChanged
 from .run import FlowWork, build_flow, flow_of, rows_digest_of
 from .sampling import sample
 from .steps import Step, step
 from .task import FlowSettings, own_traceback
 from .text_calls import Judged, NoChoice, Reply, TakenBack, check, choose, generate
-from .turns import Answer, Memory, Turn
 
 __all__ = [
     "Answer",

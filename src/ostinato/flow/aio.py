@@ -13,12 +13,12 @@ from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ostinato.flow import calls, sampling, steps, text_calls
-from ostinato.flow.dialogue import Dialogue
+from ostinato.flow.dialogue.dialogue import Dialogue
+from ostinato.flow.dialogue.turns import Answer
 from ostinato.flow.frames import Frame, enter, frame_of
 from ostinato.flow.hub import Suspended
 from ostinato.flow.record import handled_later
 from ostinato.flow.threads import in_thread
-from ostinato.flow.turns import Answer
 
 if TYPE_CHECKING:
     from ostinato.flow.texts import Watch

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ostinato.flow.turns import Turn
+from ostinato.flow.dialogue.turns import Turn
 
 Message = dict[str, str]
 Count = Callable[[Sequence[Message]], int]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from ostinato.arguments import require, require_at_least, require_sampling, require_types
 from ostinato.errors import InputError
-from ostinato.flow.hand_over import HandOver
+from ostinato.flow.dialogue.hand_over import HandOver
 from ostinato.journal import JSON, Place, RunConfig, beside
 from ostinato.loop import check_seed
 

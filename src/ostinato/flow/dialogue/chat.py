@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ostinato.errors import ItemError
-from ostinato.flow.dialogue import Dialogue
+from ostinato.flow.dialogue.dialogue import Dialogue
+from ostinato.flow.dialogue.memory import history
+from ostinato.flow.dialogue.moves import Move, next_move
+from ostinato.flow.dialogue.turns import Answer, Turn
 from ostinato.flow.frames import frame_of
-from ostinato.flow.memory import history
-from ostinato.flow.moves import Move, next_move
-from ostinato.flow.turns import Answer, Turn
 
 
 class Stage:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ostinato.arguments import require, require_at_least, require_choice
 from ostinato.errors import InputError
-from ostinato.flow.answering import Answering, AnswerSettings, Before
+from ostinato.flow.dialogue.answering import Answering, AnswerSettings, Before
+from ostinato.flow.dialogue.hand_over import HandOver
+from ostinato.flow.dialogue.turns import Answer, Memory, Turn
 from ostinato.flow.frames import Frame, caller, entered, frame_of
-from ostinato.flow.hand_over import HandOver
 from ostinato.flow.limits import Spent, add_to
 from ostinato.flow.record import Made, handled_later
 from ostinato.flow.text_calls import as_checks
-from ostinato.flow.turns import Answer, Memory, Turn
 
 if TYPE_CHECKING:
     from ostinato.decode import SamplingParams
@@ -216,7 +216,7 @@ class Dialogue:
         under that name, and the same call resumes it; its answers are yielded from the first on.
         Raises `Unanswered` where a person is to answer.
         """
-        from ostinato.flow.dialogue_run import run_dialogue
+        from ostinato.flow.dialogue.run import run_dialogue
 
         return run_dialogue(
             self.fresh(), messages, name=run, journal=journal, model=model, seed=seed, slots=slots

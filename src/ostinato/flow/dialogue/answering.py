@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ostinato.errors import InputError
 from ostinato.flow.calls import ask
-from ostinato.flow.frames import Frame
-from ostinato.flow.hand_over import HandOver
-from ostinato.flow.limits import add_to
-from ostinato.flow.memory import (
+from ostinato.flow.dialogue.hand_over import HandOver
+from ostinato.flow.dialogue.memory import (
     SUMMARY_TOKENS,
     Count,
     Message,
@@ -26,9 +24,11 @@ from ostinato.flow.memory import (
     history,
     summary_prompt,
 )
+from ostinato.flow.dialogue.turns import Memory, Turn
+from ostinato.flow.frames import Frame
+from ostinato.flow.limits import add_to
 from ostinato.flow.record import Made
 from ostinato.flow.text_calls import judged_text, written_text
-from ostinato.flow.turns import Memory, Turn
 from ostinato.journal import encode, valid
 from ostinato.loop import digest
 from ostinato.remote import Server

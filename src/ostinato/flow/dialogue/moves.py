@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from ostinato.errors import InputError, Unanswered
+from ostinato.flow.dialogue.turns import Answer, Turn
 from ostinato.flow.frames import frame_of
 from ostinato.flow.hub import Suspended
 from ostinato.flow.record import Made
-from ostinato.flow.turns import Answer, Turn
 from ostinato.journal import Call, encode, valid
 
 USER, SAY = "user", "say"

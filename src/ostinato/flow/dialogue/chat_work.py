@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ostinato.flow.chat import Stage, between_models, conversation, with_person
-from ostinato.flow.chat_config import ChatRun, misplaced
-from ostinato.flow.dialogue import Dialogue
+from ostinato.flow.dialogue.chat import Stage, between_models, conversation, with_person
+from ostinato.flow.dialogue.chat_config import ChatRun, misplaced
+from ostinato.flow.dialogue.dialogue import Dialogue
+from ostinato.flow.dialogue.moves import turns_of
+from ostinato.flow.dialogue.turns import Turn
 from ostinato.flow.flow_function import FlowFunction
 from ostinato.flow.lanes import FlowLanes
-from ostinato.flow.moves import turns_of
 from ostinato.flow.task import FlowSettings
-from ostinato.flow.turns import Turn
 from ostinato.inference import check_before_loading
 from ostinato.journal import Run, RunSource, require_unchanged
 from ostinato.loop import CheckpointSchedule, ItemsWork, Lanes, Loop, Never, Policy

@@ -8,10 +8,10 @@ from typing import Any
 
 from ostinato.arguments import require
 from ostinato.flow.config import FlowRun
+from ostinato.flow.dialogue.moves import Move, next_move, turns_of
+from ostinato.flow.dialogue.turns import Answer
 from ostinato.flow.flow_function import FlowFunction
-from ostinato.flow.moves import Move, next_move, turns_of
 from ostinato.flow.run import not_ended, recorded, refuse_nested, work_of
-from ostinato.flow.turns import Answer
 from ostinato.journal import Journal
 from ostinato.loop import digest
 
