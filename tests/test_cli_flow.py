@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from helper import shout
 from ostinato.checks import Length
-from ostinato.flow import ask, check, flow, step
+from ostinato.flow import ask, check, flow, gather, step
 
 @dataclass
 class Order:
@@ -48,6 +48,14 @@ def judge(text: str) -> bool:
 @flow
 def order(first: Order) -> int:
     return first.number + 1
+
+@flow
+def asked(word: str) -> str:
+    return inner(word) + ask("How on?")
+
+@flow
+def both(word: str) -> list[str]:
+    return gather(lambda: inner(word), lambda: asked("b"))
 """
 
 
@@ -90,6 +98,31 @@ def test_a_flow_is_run_once_and_shown(folder: Path) -> None:
     assert [row["path"] for row in rows] == ["1:inner", "1:inner/1:look_up"]
     fresh = run(folder, "flow", "run", "program.py:reply", "hello", "times=2", "--fresh")
     assert fresh.stderr == "looking up hello\n"
+
+
+def test_branches_and_calls_in_progress_are_shown(folder: Path) -> None:
+    run(folder, "flow", "run", "program.py:both", "a", "--run", "two", code=1)
+    assert run(folder, "flow", "show", "two").stdout.splitlines() == [
+        "  1 gather[0]",
+        "      1 inner          A",
+        "          1 look_up        A",
+        "  1 gather[1]",
+        "      1 asked          in progress",
+        "          1 inner          B",
+        "              1 look_up        B",
+    ]
+
+
+def test_the_first_rows_alone(folder: Path) -> None:
+    rows = "".join(json.dumps({"id": name, "word": name}) + "\n" for name in "abc")
+    (folder / "rows.jsonl").write_text(rows)
+    command = ["flow", "run", "program.py:inner", "--over", "rows.jsonl", "--out", "out.jsonl"]
+    run(folder, *command, "--limit", "2", "--run", "few")
+    assert outputs(folder) == {"a": "A", "b": "B"}
+    with (folder / "rows.jsonl").open("a") as file:
+        file.write('{"id": "d", "word": "d"}\n')
+    assert run(folder, *command, "--limit", "2", "--run", "few").stderr == ""
+    assert "--limit" in run(folder, *command, "--limit", "3", "--run", "few", code=2).stderr
 
 
 def test_what_checks_say_is_shown_in_words(folder: Path) -> None:
@@ -182,7 +215,10 @@ def outputs(folder: Path) -> dict[str, Any]:
     ("arguments", "message"),
     [
         (["missing.py"], "must be a file, got missing.py"),
-        (["program.py"], "named: one of inner, reply, judge, order"),
+        (
+            ["program.py"],
+            "as there are several: inner, reply, judge, order, asked, both. Give program.py:inner.",
+        ),
         (["program.py:replay", "x"], "Did you mean 'reply'?"),
         (["program.py:reply"], "missing a required argument: 'word'"),
         (["program.py:reply", "a", "2", "3"], "at most 2 arguments, got 3"),
@@ -190,6 +226,8 @@ def outputs(folder: Path) -> dict[str, Any]:
         (["program.py:reply", "--over", "no.jsonl"], "no.jsonl must exist"),
         (["program.py:reply", "a", "--over", "no.jsonl"], "must be left out with --over"),
         (["program.py:reply", "a", "--out", "x.jsonl"], "--out must be given with --over"),
+        (["program.py:reply", "a", "--limit", "1"], "--limit must be given with --over"),
+        (["program.py:reply", "--over", "-"], "--over must be a file, got standard input"),
         (["broken.py:reply", "a"], "must import, got NameError"),
         (["program.py:order", "--over", "words.jsonl"], "The argument first of order"),
     ],

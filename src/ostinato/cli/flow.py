@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ def flow() -> None:
     type=click.Path(path_type=Path),
     help="Run it for every row of a file (.jsonl, .csv, .parquet).",
 )
+@click.option("--limit", type=click.IntRange(min=1), help="The first rows only.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Results, as JSONL.")
 @click.option("--model", default="smollm2", help="Model of calls that name none.")
 @seed_option
@@ -59,6 +60,7 @@ def run_flow(
     program: str,
     arguments: tuple[str, ...],
     over: Path | None,
+    limit: int | None,
     out: Path | None,
     fresh: bool,
     quiet: bool,
@@ -78,8 +80,14 @@ def run_flow(
     found = flow_of(path, name)
     if over is not None and arguments:
         raise InputError(f"ARGUMENTS must be left out with --over, got {' '.join(arguments)}.")
-    if over is None and out is not None:
-        raise InputError("--out must be given with --over, got it alone. Give the rows of a file.")
+    for option, value in (("--out", out), ("--limit", limit)):
+        if over is None and value is not None:
+            raise InputError(f"{option} must be given with --over FILE, got it alone.")
+    if over == Path("-"):
+        raise InputError(
+            "--over must be a file, got standard input: who resumes the run reads the rows again. "
+            "Write them into a file first."
+        )
     given: dict[str, Any] = {}
     if over is None:
         values, named = _split(arguments, found.parameters)
@@ -91,7 +99,8 @@ def run_flow(
         function=found.name,
         arguments=given,
         input=None if over is None else over.absolute(),
-        rows="" if over is None else rows_digest_of(over),
+        limit=limit,
+        rows="" if over is None else rows_digest_of(over, limit),
         out=None if out is None else out.absolute(),
         **settings,
     )
@@ -107,6 +116,7 @@ def _spelled(field: str) -> str:
         "function": "NAME",
         "arguments": "ARGUMENTS",
         "input": "--over",
+        "limit": "--limit",
         "rows": "the hash of the rows",
     }
     return f"{words[name]}{dot}{inner}" if name in words else flag_of(field)
@@ -262,17 +272,20 @@ def _told(config: FlowRun, work: FlowWork, recorded: Run | None, failed: str, vi
 @json_option
 @journal_option("path")
 def show_flow(name: str, key: str | None, as_json: bool, path: Path | None) -> None:
-    """Show what the flows of the run NAME have called, as a tree."""
+    """Show what the flows of the run NAME, or a chat, have called, as a tree."""
     from ostinato.cli.runs.words import opened
-    from ostinato.flow import FlowRun, prefix_of
+    from ostinato.flow import ChatRun, FlowRun, prefix_of
     from ostinato.runs import config_of
 
     with opened(path) as journal:
         run = journal.get(name)
         config = config_of(run)
-        if not isinstance(config, FlowRun):
-            raise RunError(f"The run {name!r} must be one of flows, got the kind {run.kind!r}.")
-        if key is None and not config.single:
+        if not isinstance(config, FlowRun | ChatRun):
+            raise RunError(
+                f"The run {name!r} must be one of flows or a chat, got the kind {run.kind!r}. "
+                f"Show it with: ostinato runs show {name}"
+            )
+        if key is None and isinstance(config, FlowRun) and not config.single:
             _show_rows(run, as_json=as_json)
             return
         prefix = "" if key is None else prefix_of(key)
@@ -284,8 +297,8 @@ def show_flow(name: str, key: str | None, as_json: bool, path: Path | None) -> N
         for call in calls:
             click.echo(json.dumps(call.to_json()))
         return
-    for call in calls:
-        click.echo(_line(call, prefix))
+    for line in _tree(calls, prefix):
+        click.echo(line)
 
 
 def _show_rows(run: Run, *, as_json: bool) -> None:
@@ -313,12 +326,28 @@ def _order(call: Call) -> list[Any]:
     ]
 
 
-def _line(call: Call, prefix: str) -> str:
-    inner = call.path.removeprefix(prefix)
-    *above, last = inner.split("/")
-    number, _, name = last.partition(":")
-    told = call.error if call.error is not None else shown(_value(call.answer))
-    return f"{'    ' * len(above)}{number:>3} {name:<14} {told}"
+def _tree(calls: Sequence[Call], prefix: str) -> Iterator[str]:
+    """Yield a line for each call, and for each branch or call in progress that has calls below."""
+    above: list[str] = []
+    for call in calls:
+        parts = call.path.removeprefix(prefix).split("/")
+        same = next(
+            (n for n, (a, b) in enumerate(zip(above, parts, strict=False)) if a != b), len(above)
+        )
+        for depth in range(same, len(parts) - 1):
+            state = "" if _BRANCH.search(parts[depth]) else "in progress"
+            yield _line(depth, parts[depth], state)
+        told = call.error if call.error is not None else shown(_value(call.answer))
+        yield _line(len(parts) - 1, parts[-1], told)
+        above = parts
+
+
+def _line(depth: int, part: str, told: str) -> str:
+    number, _, name = part.partition(":")
+    return f"{'    ' * depth}{number:>3} {name:<14} {told}".rstrip()
+
+
+_BRANCH = re.compile(r"\[\d+\]$")
 
 
 def _value(answer: Any) -> Any:

@@ -17,8 +17,9 @@ class FlowRun(RunConfig):
     """A flow that is run once with `arguments`, or for every row of `input`.
 
     `function` is the flow's name in the file `program`; without one, only the program that made it
-    can resume it. `rows` is the hash of the rows of `input`, `items` that of rows that no file
-    holds. `max_tokens`, `max_cost` and `max_seconds` limit all flows together.
+    can resume it. `limit` is how many rows of `input` count. `rows` is the hash of these, `items`
+    that of rows that no file holds. `max_tokens`, `max_cost` and `max_seconds` limit all flows
+    together.
     """
 
     kind: ClassVar[str] = "flow"
@@ -33,6 +34,7 @@ class FlowRun(RunConfig):
     function: str = ""
     arguments: Mapping[str, JSON] = field(default_factory=dict)
     input: Path | None = None
+    limit: int | None = None
     rows: str = ""
     items: str = ""
     out: Path | None = None
@@ -47,6 +49,8 @@ class FlowRun(RunConfig):
     def __post_init__(self) -> None:
         require_types(self)
         require_at_least(1, slots=self.slots, in_progress=self.in_progress)
+        if self.limit is not None:
+            require_at_least(1, limit=self.limit)
         given = {name: getattr(self, name) for name in ("max_tokens", "max_cost", "max_seconds")}
         require_above(0, **{name: each for name, each in given.items() if each is not None})
         check_seed(self.seed)

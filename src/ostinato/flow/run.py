@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ostinato.arguments import did_you_mean, require
+from ostinato.arguments import did_you_mean
 from ostinato.errors import InputError, RunError, Unanswered
 from ostinato.flow.config import FlowRun
 from ostinato.flow.flow_function import FlowFunction
@@ -237,7 +237,7 @@ def build_flow(config: FlowRun, *, run: RunSource | None = None) -> FlowWork:
     if config.input is None:
         arguments = flow.bound(**flow.typed_arguments(config.arguments))
         return work_of(flow, [(flow.name, arguments)], config, run=run)
-    read = read_rows(config.input)
+    read = read_rows(config.input)[: config.limit]
     rows = keyed([row for _, row in read])
     require_unchanged(f"The rows of {config.input.name}", config.rows, rows_digest(rows))
     pairs = [
@@ -247,9 +247,12 @@ def build_flow(config: FlowRun, *, run: RunSource | None = None) -> FlowWork:
     return work_of(flow, pairs, config, run=run, out=config.out, rows=dict(rows))
 
 
-def rows_digest_of(path: Path) -> str:
-    """Return the hash of the rows of a file. Raises `InputError` where it cannot be read."""
-    return rows_digest(keyed([row for _, row in read_rows(path)]))
+def rows_digest_of(path: Path, limit: int | None = None) -> str:
+    """Return the hash of the rows of a file, of the first `limit`.
+
+    Raises `InputError` where it cannot be read.
+    """
+    return rows_digest(keyed([row for _, row in read_rows(path)[:limit]]))
 
 
 def flow_of(program: Path, name: str = "") -> FlowFunction[..., Any]:
@@ -263,7 +266,13 @@ def flow_of(program: Path, name: str = "") -> FlowFunction[..., Any]:
     there = ", ".join(flows) or "none"
     if not name and len(flows) == 1:
         return next(iter(flows.values()))
-    require(bool(name), f"The flow of {program.name}", f"named: one of {there}", None)
+    if not name:
+        raise InputError(
+            f"The flow of {program.name} must be named, as there are several: {there}. "
+            f"Give {program.name}:{next(iter(flows))}."
+            if flows
+            else f"{program.name} must have a function marked with @flow, got none. Mark it."
+        )
     raise InputError(
         f"{program.name} must have the flow {name!r}, a function marked with @flow, got {there}."
         f"{did_you_mean(name, flows)}"
