@@ -139,7 +139,7 @@ def test_ctrl_c_and_kill_9_lose_nothing(terminal: Terminal) -> None:
     expected = turns(terminal.folder, "whole")
 
     interrupted(terminal, "a")
-    terminal.press("C-c")
+    os.kill(int((terminal.folder / "pid").read_text()), signal.SIGTERM)
     assert "To resume: ostinato runs resume a" in terminal.ended(130)
     assert turns(terminal.folder, "a") == []
 
@@ -158,6 +158,18 @@ def test_ctrl_c_and_kill_9_lose_nothing(terminal: Terminal) -> None:
     assert "you> Hello" in screen and "tiny> " in screen
     terminal.press("C-d")
     terminal.ended(0)
+
+
+def test_ctrl_c_ends_an_answer_and_the_chat_goes_on(terminal: Terminal) -> None:
+    interrupted(terminal, "a")
+    terminal.press("C-c")
+    terminal.wait(lambda screen: prompted(screen) and "[You stopped it." in screen)
+    terminal.type("/why")
+    terminal.wait(lambda screen: "Turn 1: You stopped it." in screen)
+    (turn,) = turns(terminal.folder, "a")
+    assert 0 < turn.answer.tokens < 170 and turn.answer.why == "You stopped it."
+    terminal.press("C-c")  # at the prompt
+    assert "To resume: ostinato runs resume a" in terminal.ended(130)
 
 
 def test_two_models_talk(terminal: Terminal) -> None:

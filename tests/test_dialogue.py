@@ -128,6 +128,21 @@ def test_back_and_retry(journal: Journal) -> None:
         wrong.run(run="b", journal=journal, model=tiny_model())
 
 
+@pytest.mark.parametrize("checks", [(), [Length(min=40)]])
+def test_who_watches_an_answer_can_end_it(journal: Journal, checks: Any) -> None:
+    @flow
+    def talk() -> str:
+        dialogue = short(checks=checks, hand_over=HandOver(rounds=1))
+        # Nobody is asked for an answer in its place, and no other round is written.
+        answer = dialogue.say("Hello", watch=lambda text: "Enough." if len(text) > 3 else None)
+        assert answer.why.startswith("Enough.") and 0 < answer.tokens < 8 and answer.rounds == 1
+        assert answer.accepted is not bool(checks)
+        return answer
+
+    ended = talk.run(run="a", journal=journal, model=tiny_model())
+    assert talk.run(run="a", journal=journal, model=tiny_model()) == ended
+
+
 def test_a_changed_text_is_refused(journal: Journal) -> None:
     said = ["Hello", "Bye"]
 
@@ -135,7 +150,7 @@ def test_a_changed_text_is_refused(journal: Journal) -> None:
     def talk() -> str:
         dialogue = short()
         dialogue.say(said[0])
-        return dialogue.say(said[1], watch=lambda text: 1 / 0)  # type: ignore[arg-type]
+        return dialogue.say(said[1], watch=lambda text: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
         talk.run(run="a", journal=journal, model=tiny_model())

@@ -111,8 +111,8 @@ def generate(
     `prompt` is the user's message, or the messages of a conversation. `given` has the columns that
     checks read: a mapping, or one value as the column "given". `model` is that of the run by
     default; `strategy` (`Backtrack`), `sampling`, `max_new_tokens` of a draft, `tokens` and
-    `seconds` over all drafts are those of `Refine`. `watch` gets the text as it grows; not where it
-    is recorded already.
+    `seconds` over all drafts are those of `Refine`. `watch` gets the text as it grows, but
+    not where it is recorded already; a sentence that it returns ends the text, and says why.
 
     A text that did not pass within the strategy's rounds has `accepted` False: it is the best one.
     Raises `ItemError` where nothing can be written, such as a prompt that is too long.
@@ -287,6 +287,7 @@ def written_text(
     }
     lost = [[each.taken_back, each.message, list(each.check)] for each in row.drafts if each.lost]
     answer |= {"taken_back": lost} if lost else {}
+    answer |= {"stopped": True} if request.ended else {}
     return Made(answer, spent, synced=True)
 
 

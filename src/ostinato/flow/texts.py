@@ -9,18 +9,33 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ostinato.loop import Arrivals, Lanes, LaneStep, Policy, compute_mode
+from ostinato.journal import StopKind, Stopped
+from ostinato.loop import (
+    Action,
+    Arrivals,
+    GiveUp,
+    History,
+    Lanes,
+    LaneStep,
+    Policy,
+    Predicate,
+    Step,
+    compute_mode,
+)
 from ostinato.refine import PROMPT_EDITS, PromptOf, Row, TextWriter
 from ostinato.remote import Server
 
 if TYPE_CHECKING:
     from ostinato.decode import TokenPrompt
 
-Watch = Callable[[str], None]
-"""Gets a text as it grows, whole each time: a part of it may have been taken back."""
+Watch = Callable[[str], object]
+"""Gets a text as it grows, whole each time: a part of it may have been taken back.
+
+A sentence that it returns ends the text, and says why.
+"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -35,6 +50,7 @@ class TextRequest(Mapping[str, object]):
     prompt: PromptOf
     columns: Row
     watch: Watch | None = None
+    ended: list[str] = field(default_factory=list, init=False)  # what `watch` has returned
 
     def __getitem__(self, name: str) -> object:
         return self.columns[name]
@@ -99,7 +115,9 @@ class _Batch:
         request, _ = self._active[key]
         # A lane that is done has left its slot; its result has the text.
         if request.watch is not None and self.lanes is not None and step.stopped is None:
-            request.watch(str(self.lanes.process.output(key)))
+            why = request.watch(str(self.lanes.process.output(key)))
+            if isinstance(why, str) and why:
+                request.ended.append(why)
 
     def _fail(self, error: Exception) -> None:
         """End the texts in work with an error, and start over with empty slots."""
@@ -196,7 +214,18 @@ class Texts:
 
 
 def _policy(request: TextRequest) -> Policy:
-    return request.writer.policy()
+    policy = request.writer.policy()
+    if request.watch is None:
+        return policy
+
+    def stop(step: Step) -> Stopped | None:
+        ended = request.ended
+        return Stopped(StopKind.PERSON, ended[0], "watch") if ended else None
+
+    def on_stop(stopped: Stopped, history: History) -> Action:
+        return GiveUp(request.ended[0]) if request.ended else policy.on_stop(stopped, history)
+
+    return replace(policy, each=Predicate(stop) | policy.condition, on_stop=on_stop)
 
 
 def _token_prompt(request: TextRequest, edits: Mapping[str, object]) -> TokenPrompt:

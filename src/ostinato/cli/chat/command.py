@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -261,7 +262,8 @@ def _drive(work: ChatWork, console: Console, *, patient: bool) -> bool:
     """Drive a chat to its end or a pause; return whether a signal has ended it."""
     from ostinato.loop import ends_by_signal
 
-    with ends_by_signal(work.loop) as signaled, work.loop:
+    typing = console.stops_answers() if patient else nullcontext()
+    with ends_by_signal(work.loop) as signaled, work.loop, typing:
         try:
             for step in work.loop:
                 work.watch(step)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ostinato.flow import ChatWork
 
 YOU = "you"
+STOPPED = "You stopped it."
 HELP = {
     "/back [N]": "take back the last turn, or the last N",
     "/retry": "another answer to what you said last",
@@ -53,6 +54,7 @@ class Console(Stage):
     def __init__(self, names: Sequence[str], *, quiet: bool = False) -> None:
         self.work: ChatWork | None = None
         self.interrupted = False
+        self._stop = False  # whether the answer that grows must end
         self._names, self._quiet = names, quiet
         self._live = not quiet and _is_terminal(sys.stdout)
         self._shown = 0
@@ -82,15 +84,33 @@ class Console(Stage):
             sys.stdout, size.columns, size.lines, _label(name), cell_len(f"{name}> ")
         )
 
-    def watch(self, text: str) -> None:
-        """Draw the answer as it has grown."""
+    def watch(self, text: str) -> str | None:
+        """Draw the answer as it has grown; end it where Ctrl-C was pressed."""
         if self._drawing is not None:
             self._drawing.show(text)
+        return STOPPED if self._stop else None
+
+    @contextmanager
+    def stops_answers(self) -> Iterator[None]:
+        """Let Ctrl-C end the answer that grows, once; where none does, it acts as before."""
+        before = signal.getsignal(signal.SIGINT)
+
+        def end(number: int, frame: FrameType | None) -> None:
+            if self._drawing is not None and not self._stop:
+                self._stop = True
+            elif callable(before):
+                before(number, frame)
+
+        signal.signal(signal.SIGINT, end)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def answered(self, turns: Sequence[Turn]) -> None:
         """Show the answer as it is final, and why it ended."""
         turn, number = turns[-1], len(turns)
-        self._read, self._shown, self._told = "", number, ""
+        self._read, self._shown, self._told, self._stop = "", number, "", False
         if self._quiet:
             return
         if self._live:

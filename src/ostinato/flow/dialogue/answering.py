@@ -94,7 +94,7 @@ class Answering:
             return self._by_person(reached, None)
         memory, messages = self._remembered(route)
         row = self._written("answer", messages, settings.checks, settings.max_new_tokens)
-        if not row["accepted"]:
+        if not row["accepted"] and "stopped" not in row:
             spent = dict(before.spent)
             add_to(spent, self._frame.spent[-1].totals)
             reached = settings.hand_over.reached(spent, before.failed + row["rounds"])

@@ -29,8 +29,12 @@ class Stage:
     def answering(self, turns: Sequence[Turn], said: str) -> None:
         """Show that an answer to what is said begins."""
 
-    def watch(self, text: str) -> None:
-        """Show an answer as it grows, whole each time. In the computing thread."""
+    def watch(self, text: str) -> str | None:
+        """Show an answer as it grows, whole each time; return why it must end, if it must.
+
+        In the computing thread.
+        """
+        return None
 
     def answered(self, turns: Sequence[Turn]) -> None:
         """Show the answer of the last turn, which is final."""

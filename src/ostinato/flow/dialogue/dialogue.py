@@ -49,7 +49,8 @@ class Dialogue:
     length in tokens, that of the model by default; for a model on a server it must be given, else
     all turns are sent. Where a limit of `hand_over` is reached, a person is asked instead.
 
-    `watch` gets each answer as it grows, whole each time: a part of it may have been taken back.
+    `watch` gets each answer as it grows, whole each time: a part of it may have been taken back. A
+    sentence that it returns ends the answer, and says why.
     `tell` gets a sentence where turns leave the memory, and where a person is asked.
     """
 
