@@ -37,7 +37,8 @@ from ostinato.loop import (
     ends_by_signal,
 )
 from ostinato.refine.job.job_run import JobRun
-from ostinato.refine.progress import LiveProgress, ProgressTally
+from ostinato.refine.progress import LiveProgress
+from ostinato.refine.progress_tally import ProgressTally
 from ostinato.refine.watched import Watched
 
 MESSAGES = ["Hello", "Thanks a lot", "Where are you?", "A refund", "Are you open?", "Call me"]

@@ -33,7 +33,8 @@ from ostinato.refine.job.item_index import IndexWriter, ItemFacts, ItemIndex
 from ostinato.refine.job.job_items import read_job_items
 from ostinato.refine.job.job_run import JobRun
 from ostinato.refine.lanes_later import LanesLater
-from ostinato.refine.progress import PLAIN_EVERY, PassProgress, ProgressTally, interval
+from ostinato.refine.progress import PLAIN_EVERY, PassProgress, interval
+from ostinato.refine.progress_tally import ProgressTally
 from ostinato.refine.report.selection import TRIES, Selection
 from ostinato.refine.results import from_lane
 

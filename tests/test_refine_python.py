@@ -11,7 +11,7 @@ import pytest
 from tiny import tiny_model
 
 import ostinato.runs
-from ostinato.checks import Contains, Length
+from ostinato.checks import Contains, Length, Repetition
 from ostinato.decode import SamplingParams
 from ostinato.errors import InputError, OstinatoError, RunError
 from ostinato.journal import Journal
@@ -40,10 +40,14 @@ def refined(loaded: LanguageModel, **more: Any) -> Refine:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"checks": []}, r"checks must be at least one check or function, got \[\]"),
-        ({"checks": ["length"]}, "Check 1 of checks must be a check or a function, got 'length'"),
-        ({"checks": "length"}, "must be a check or a function, got 'length'"),
-        ({"checks": [short, Length]}, "Check 2 of checks must be a check or a function"),
+        ({"checks": []}, r"checks must be at least one check, function or name, got \[\]"),
+        ({"checks": [3]}, "Check 1 of checks must be a check, a function or a name, got 3"),
+        ({"checks": [short, "lenght"]}, "Check 2 of checks .*'lenght'. Did you mean 'length'"),
+        ({"checks": ["length"]}, r"Check 1 of checks, 'length', must have .*Write Length\(…\)"),
+        ({"checks": "regex"}, r"The check 'regex' must have 'pattern', got none"),
+        ({"checks": "python"}, "Check 1 of checks must be the function itself, got 'python'"),
+        ({"checks": ["repetition", "repetition"]}, "must be unique, got 'repetition' twice"),
+        ({"checks": [short, Length]}, "Check 2 of checks must be a check, a function or a name"),
         ({"checks": [short, short]}, "names of checks must be unique, got 'short' twice"),
         ({"strategy": "resampel"}, "strategy must be .* Did you mean 'resample'"),
         ({"strategy": 3}, "strategy must be a Strategy or one of backtrack"),
@@ -71,13 +75,14 @@ def test_what_cannot_work_is_refused_at_once_by_name(
     assert type(caught.value).__module__ == "ostinato.errors"
 
 
-@pytest.mark.parametrize("checks", [short, [short], (Length(max=400), short)])
+@pytest.mark.parametrize("checks", [short, [short], (Length(max=400), "repetition", short)])
 @pytest.mark.parametrize("strategy", [None, "resample", "backtrack", "feedback"])
 def test_functions_and_names_of_strategies_are_taken(
     model: LanguageModel, checks: Any, strategy: str | None
 ) -> None:
     refine = refined(model, checks=checks, strategy=strategy)
     assert refine.checks[-1].name == "short" and refine.strategy.kind == (strategy or "backtrack")
+    assert Repetition() in refine.checks or len(refine.checks) == 1
 
 
 def test_rows_have_the_keys_of_a_job_s_output_and_the_item_s_columns(model: LanguageModel) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ostinato.flow.texts import Watch
     from ostinato.loop import Check
     from ostinato.models import LanguageModel
-    from ostinato.refine import Strategy
+    from ostinato.refine import AnyCheck, Strategy
     from ostinato.remote import Server
 
 GIVEN = "given"
@@ -95,7 +95,7 @@ class NoChoice(OstinatoError):
 
 def generate(
     prompt: str | Sequence[Mapping[str, str]],
-    checks: Check | Callable[..., object] | Iterable[Check | Callable[..., object]] = (),
+    checks: AnyCheck | Iterable[AnyCheck] = (),
     *,
     given: object = None,
     model: LanguageModel | Server | str | None = None,
@@ -305,10 +305,10 @@ def _prompt_of(prompt: str | Sequence[Mapping[str, str]]) -> Any:
 
 
 def as_checks(checks: Any) -> tuple[Check, ...]:
-    """Return one check or several as a tuple; functions become checks."""
+    """Return one check or several as a tuple; functions and names of kinds become checks."""
     from ostinato.refine import checks_of
 
-    alone = callable(checks) or callable(getattr(checks, "judge", None))
+    alone = isinstance(checks, str) or callable(checks) or callable(getattr(checks, "judge", None))
     each = [checks] if alone else list(checks)
     return checks_of(each) if each else ()
 
@@ -334,7 +334,7 @@ def _columns(given: object) -> dict[str, object]:
 
 def check(
     output: str,
-    checks: Check | Callable[..., object] | Iterable[Check | Callable[..., object]],
+    checks: AnyCheck | Iterable[AnyCheck],
     *,
     given: object = None,
 ) -> Judged:

@@ -1,6 +1,7 @@
 from .export import Exported, require_export, write_export
 from .inputs import (
     STRATEGIES,
+    AnyCheck,
     PromptOf,
     Row,
     checks_of,
@@ -33,6 +34,7 @@ from .report.summary import Reason, ReasonTally
 from .report.why import AttemptLine, CheckRecord, CheckTally, Course, attempt_lines, costly
 from .results import READY, Result, from_lane
 from .routing.router import Route, Router
+from .rows import Rows, rows_of, to_pandas
 from .settings import check_tables
 from .strategies.backtrack import Backtrack
 from .strategies.base import (
@@ -56,6 +58,7 @@ __all__ = [
     "STRATEGIES",
     "UNFINISHED",
     "Abort",
+    "AnyCheck",
     "AttemptLine",
     "Backtrack",
     "BestOf",
@@ -85,6 +88,7 @@ __all__ = [
     "Route",
     "Router",
     "Row",
+    "Rows",
     "RuleBook",
     "Smc",
     "SteeringContext",
@@ -123,7 +127,9 @@ __all__ = [
     "reopen_job",
     "require_export",
     "require_ready",
+    "rows_of",
     "strategy_of",
+    "to_pandas",
     "usable_prompt",
     "with_feedback",
     "write_export",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from ostinato.errors import InputError
 from ostinato.output_files import replacing
@@ -102,7 +102,7 @@ def write_export(
             case _:
                 types = item_columns(columns)
                 rows = counter.counted(_rows(results, types))
-                write_parquet(file, RESULT_COLUMNS | dict(_named(types)), rows)
+                write_parquet(file, RESULT_COLUMNS | dict(named(types)), rows)
     return Exported(rows=counter.rows, formulas=counter.formulas)
 
 
@@ -157,7 +157,7 @@ def _joined(one: ColumnType | None, other: ColumnType) -> ColumnType:
     return "number" if {one, other} == {"integer", "number"} else "text"
 
 
-def _named(types: Mapping[str, ColumnType]) -> Iterator[tuple[str, ColumnType]]:
+def named(types: Mapping[str, ColumnType]) -> Iterator[tuple[str, ColumnType]]:
     """Yield the columns of the items under names that no other column has."""
     taken = {*RESULT_COLUMNS, *types}
     for name, kind in types.items():
@@ -170,32 +170,25 @@ def _named(types: Mapping[str, ColumnType]) -> Iterator[tuple[str, ColumnType]]:
 # Rows -------------------------------------------------------------------------------------------
 
 
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a result's row, as of `Result.to_json`, by the `RESULT_COLUMNS`."""
+    scores = [0.0 if verdict["error"] else verdict["score"] for verdict in row["verdicts"]]
+    values = {
+        **row,
+        **{f"tokens_{name}": count for name, count in row["tokens"].items()},
+        "score": sum(scores) / len(scores) if scores else None,
+        "stopped": row["stopped"]["kind"],
+        "why": row["stopped"]["sentence"],
+    }
+    return {name: values[name] for name in RESULT_COLUMNS}
+
+
 def _rows(results: Iterable[Result], types: Mapping[str, ColumnType]) -> Iterator[list[Cell]]:
     for result in results:
+        values = flat(result.to_json())
+        made = (_cell(values[name], kind) for name, kind in RESULT_COLUMNS.items())
         own = (_cell(result.columns.get(name), kind) for name, kind in types.items())
-        yield [*_result_cells(result), *own]
-
-
-def _result_cells(result: Result) -> list[Cell]:
-    scores = [0.0 if verdict.error else verdict.score for verdict in result.verdicts]
-    return [
-        _text(result.id),
-        _text(result.reply),
-        result.accepted,
-        result.outcome,
-        sum(scores) / len(scores) if scores else None,
-        result.stopped.kind.value,
-        _text(result.stopped.sentence),
-        result.rounds,
-        result.backtracks,
-        *(int(str(count)) for count in result.tokens.to_json().values()),
-        round(result.logprob, 4),
-        result.source.value,
-        _text(result.rule),
-        _text(result.refused_answer),
-        _json([verdict.to_json() for verdict in result.verdicts]),
-        _json([draft.to_json() for draft in result.drafts]),
-    ]
+        yield [*made, *own]
 
 
 def _cell(value: object, kind: ColumnType) -> Cell:
@@ -224,7 +217,7 @@ def _write_csv(
 ) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text)
-    writer.writerow(map(_text, [*RESULT_COLUMNS, *(name for name, _ in _named(types))]))
+    writer.writerow(map(_text, [*RESULT_COLUMNS, *(name for name, _ in named(types))]))
     for row in rows:
         counter.formulas += sum(map(_is_formula, row))
         writer.writerow([_csv_cell(cell) for cell in row])

@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ostinato.arguments import did_you_mean, require, require_choice
-from ostinato.checks import BaseCheck, Function, Template, to_spec
+from ostinato.checks import KINDS, BaseCheck, Function, Template, from_spec, to_spec
 from ostinato.errors import InputError, ItemError
 from ostinato.loop import Check, content_keys
 from ostinato.refine.prompts import Message, refuse_unusable, with_feedback
@@ -29,6 +29,9 @@ PromptOf = Callable[[Row, Mapping[str, object]], "str | Sequence[Message] | Toke
 """Makes an item's prompt: `prompt(item, edits)`; `edits["feedback"]` contains the last draft.
 
 A `TokenPrompt` needs a model in this process: its tokens are used as they are."""
+
+AnyCheck = Check | Callable[..., object] | str
+"""A check, a function of the text (and of the item), or the name of a kind of check."""
 
 STRATEGIES: Mapping[str, type[Strategy]] = {
     kind.kind: kind for kind in (Backtrack, Abort, BestOf, Constrain, Feedback, Resample, Smc)
@@ -49,12 +52,15 @@ def strategy_of(strategy: Strategy | str | None) -> Strategy:
     return strategy
 
 
-def checks_of(checks: Iterable[Check | Callable[..., object]]) -> tuple[Check, ...]:
-    """Return checks; a plain function becomes one. Raises `InputError` for anything else."""
+def checks_of(checks: Iterable[AnyCheck]) -> tuple[Check, ...]:
+    """Return checks; a plain function, and the name of a kind, becomes one.
+
+    Raises `InputError` for anything else, and for a kind that needs parameters.
+    """
     alone = not isinstance(checks, Iterable) or isinstance(checks, str)
     given: list[Any] = [checks] if alone else list(checks)
     fix = "Without one every reply is accepted: `ostinato.text.write` writes texts."
-    require(bool(given), "checks", "at least one check or function", checks, fix)
+    require(bool(given), "checks", "at least one check, function or name", checks, fix)
     made = tuple(_check(number, one) for number, one in enumerate(given, 1))
     names = [check.name for check in made]
     for name in names:
@@ -67,14 +73,30 @@ def checks_of(checks: Iterable[Check | Callable[..., object]]) -> tuple[Check, .
     return made
 
 
-def _check(number: int, one: Check | Callable[..., object]) -> Check:
+def _check(number: int, one: AnyCheck) -> Check:
+    if isinstance(one, str):
+        return _named_check(number, one)
     if callable(getattr(one, "judge", None)) and not isinstance(one, type):
         return one  # type: ignore[return-value]
     if callable(one) and not isinstance(one, type):
         return Function(function=one)
-    fix = "Give a check such as Length(max=40) of ostinato.checks, or a function of the text."
-    require(False, f"Check {number} of checks", "a check or a function", one, fix)
+    fix = "Give a check such as Length(max=40), a function of the text, or a name of a kind."
+    require(False, f"Check {number} of checks", "a check, a function or a name", one, fix)
     raise AssertionError
+
+
+def _named_check(number: int, kind: str) -> Check:
+    """Return a check of a kind with default parameters."""
+    require_choice(f"Check {number} of checks", kind, sorted(KINDS))
+    if kind == Function.kind:
+        raise InputError(f"Check {number} of checks must be the function itself, got {kind!r}.")
+    try:
+        return from_spec(kind, {})
+    except InputError as error:
+        raise InputError(
+            f"Check {number} of checks, {kind!r}, must have parameters: {error} "
+            f"Write {KINDS[kind].__name__}(…) of ostinato.checks."
+        ) from None
 
 
 def prompt_of(prompt: str | PromptOf) -> PromptOf:

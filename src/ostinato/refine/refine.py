@@ -15,7 +15,6 @@ from ostinato.checks import TIME_LIMIT
 from ostinato.decode import Decode, SamplingParams, TokenPrompt
 from ostinato.journal import Journal, Run, RunSource
 from ostinato.loop import (
-    Check,
     CheckpointSchedule,
     Condition,
     LaneProcess,
@@ -28,6 +27,7 @@ from ostinato.loop import (
 from ostinato.models import LanguageModel
 from ostinato.refine.drafts import loop_of
 from ostinato.refine.inputs import (
+    AnyCheck,
     PromptOf,
     Row,
     checks_of,
@@ -37,10 +37,10 @@ from ostinato.refine.inputs import (
     strategy_of,
     usable_prompt,
 )
-from ostinato.refine.progress import in_terminal, progress_of
 from ostinato.refine.prompts import Message
 from ostinato.refine.python_run import RefineConfig, run_of
 from ostinato.refine.results import from_lane
+from ostinato.refine.rows import Rows, rows_of
 from ostinato.refine.settings import ItemBudget, check_tables, strategy_table
 from ostinato.refine.strategies.base import Strategy
 from ostinato.refine.text_writer import (
@@ -59,8 +59,9 @@ class Refine:
     `model`: a loaded model, a `Server`, or the name of either. `items`: mappings of columns, or
     pairs of a key and a mapping; `UniqueItems` are read as they are needed. `prompt`: a template
     with `{column}` fields, or a function of (item, edits) that returns a text or chat messages. A
-    text is sent as the user's message if the model has a chat template. `checks`: checks, or
-    functions of the text (and of the item). `strategy`: a strategy, or its kind.
+    text is sent as the user's message if the model has a chat template. `checks`: checks,
+    functions of the text (and of the item), or kinds of checks such as "repetition". `strategy`: a
+    strategy, or its kind.
 
     `max_new_tokens` limits one draft; `tokens` and `seconds` limit an item over all its rounds;
     `spend_limit` limits what a server may cost over all items. `alternatives` is the number of
@@ -76,7 +77,7 @@ class Refine:
         items: Iterable[Row | tuple[str, Row]] | UniqueItems,
         *,
         prompt: str | PromptOf,
-        checks: Iterable[Check | Callable[..., object]],
+        checks: Iterable[AnyCheck],
         strategy: Strategy | str | None = None,
         sampling: SamplingParams = DEFAULT_SAMPLING,
         max_new_tokens: int = 128,
@@ -164,27 +165,18 @@ class Refine:
         *,
         run: Run | str | None = None,
         journal: Journal | None = None,
-        progress: bool = True,
-    ) -> list[Row]:
+        progress: bool | None = None,
+    ) -> Rows:
         """Run to the end; return the results in the order of the items.
 
-        Each has the keys of a job's output (docs/jobs.md). With `run`, a name, they are recorded:
-        the same call resumes, and returns what is there already. Raises `InputError` for a run of
-        other items, checks or settings, and tells each. `progress`: show a line where standard
-        error is a terminal.
+        Each has the keys of a job's output (docs/jobs.md), and the item's columns as `columns`.
+        With `run`, a name, they are recorded: the same call resumes, and returns what is there
+        already. Raises `InputError` for a run of other items, checks or settings, and tells each.
+        `progress`: show it on standard error; None: in a terminal or a notebook only.
         """
         with ExitStack() as stack:
             recorded = self._recorded(run, journal, stack)
-            loop = self.loop(run=recorded, keep="results")
-            before = () if recorded is None else recorded.results()
-            done = {key: LaneResult.from_json(row) for key, row in before}
-            quiet = not (progress and in_terminal())
-            display = progress_of(len(self.items), recorded, quiet=quiet)
-            with loop, display:
-                for step in loop:
-                    display.step(step)
-                    done |= {result.key: result for result in step.results}
-        return [self._result(done[key]) for key, _ in self.items if key in done]
+            return rows_of(self.loop(run=recorded, keep="results"), self._columns, progress)
 
     def __iter__(self) -> Iterator[Row]:
         """Run without a journal; yield each result, as of `run`, when it is ready."""

@@ -4,7 +4,7 @@ from .sampling_run import build_fill, build_generate
 from .training import TextTraining, sample_prompt, set_up
 from .training_run import prepare_text_training
 from .unmask import FillConfig, MaskedText, Unmask
-from .writing import DEFAULT_LENGTH, write
+from .writing import DEFAULT_LENGTH, TextLoop, write
 
 __all__ = [
     "DEFAULT_LENGTH",
@@ -13,6 +13,7 @@ __all__ = [
     "FillRun",
     "GenerateRun",
     "MaskedText",
+    "TextLoop",
     "TextTraining",
     "TextTrainingConfig",
     "TextTrainingRun",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostinato.arguments import refuse_single, require_arguments, require_at_least
 from ostinato.decode import (
@@ -26,6 +26,9 @@ from ostinato.models import (
     shared_model,
 )
 from ostinato.remote import Server, ServerLanes, check_sampling, is_server
+
+if TYPE_CHECKING:
+    from ostinato.refine import Rows
 
 DEFAULT_LENGTH = Steps(200)
 """Ends a text after 200 tokens, if its end token does not come first."""
@@ -51,7 +54,7 @@ def write(
     length_penalty: float = 1.0,
     constraint: Constraint | None = None,
     **loop: Any,
-) -> Loop:
+) -> TextLoop:
     """Return the loop that writes one text for every prompt, side by side.
 
     A prompt is a text, chat messages, or the tokens of a `TokenPrompt`. With `chat` and a model
@@ -59,7 +62,8 @@ def write(
     text, as its end token always does.
     The random numbers of a text depend on its prompt, not on its place in the list. `alternatives`
     adds that many of the most likely tokens to each report. `loop` goes to `Loop`, such as `run`
-    and `until`. Texts are in `step.lanes` as they grow and in `step.results` when done.
+    and `until`. Texts are in `step.lanes` as they grow and in `step.results` when done; `rows()`
+    runs to the end and returns them all.
 
     `model` may be a `Server`, or `URL#MODEL` for one. Its texts come in chunks; it supports none of
     `alternatives`, `proposer`, `num_beams` and `constraint`, and its `api` decides about chat.
@@ -90,7 +94,37 @@ def write(
         constraint=constraint,
     )
     items = list(zip(content_keys(prompts), prompts, strict=True))
-    return Loop(Lanes(process, items, Policy(each=each), seed=seed), **loop)
+    return TextLoop(Lanes(process, items, Policy(each=each), seed=seed), dict(items), **loop)
+
+
+class TextLoop(Loop):
+    """The loop over the texts of `prompts`, which are by their keys; `loop` goes to `Loop`."""
+
+    def __init__(
+        self, lanes: Lanes, prompts: Mapping[str, str | Messages | TokenPrompt], **loop: Any
+    ) -> None:
+        super().__init__(lanes, **loop)
+        self._prompts = prompts
+
+    def rows(self, *, progress: bool | None = None) -> Rows:
+        """Run to the end; return a row for each prompt, in their order.
+
+        Each has the keys of a job's output (docs/jobs.md), and its prompt as a column; a text that
+        its limit has cut is not accepted. Of a loop with `run`, texts that are recorded already are
+        among them. `progress`: show it on standard error; None: in a terminal or a notebook only.
+        """
+        # Imported here: a text that is only watched as it grows needs no rows.
+        from ostinato.refine import rows_of
+
+        columns = {key: {"prompt": _plain(prompt)} for key, prompt in self._prompts.items()}
+        return rows_of(self, columns, progress)
+
+
+def _plain(prompt: str | Messages | TokenPrompt) -> object:
+    """Return a prompt as JSON holds it."""
+    if isinstance(prompt, TokenPrompt):
+        return list(prompt.tokens)
+    return prompt if isinstance(prompt, str) else [dict(message) for message in prompt]
 
 
 def _process(

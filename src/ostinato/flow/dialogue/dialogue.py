@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from ostinato.decode import SamplingParams
     from ostinato.flow.texts import Watch
     from ostinato.journal import Journal
-    from ostinato.loop import Check
     from ostinato.models import LanguageModel
-    from ostinato.refine import RuleBook, Strategy
+    from ostinato.refine import AnyCheck, RuleBook, Strategy
     from ostinato.remote import Server
 
 MAX_NEW_TOKENS = 256
@@ -57,7 +56,7 @@ class Dialogue:
     def __init__(
         self,
         system: str = "",
-        checks: Check | Callable[..., object] | Iterable[Check | Callable[..., object]] = (),
+        checks: AnyCheck | Iterable[AnyCheck] = (),
         *,
         model: LanguageModel | Server | str | None = None,
         strategy: Strategy | str | None = None,
