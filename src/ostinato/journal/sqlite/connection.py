@@ -19,6 +19,8 @@ SPARE_BYTES = 1 << 20
 """Free bytes of a disk that is not full."""
 PAGE_BYTES = 2048
 """A commit writes each page that it changes, however little: a call changes three."""
+LOG_PAGES = 4000
+"""Pages of the write-ahead log, 8 MB, after which it is synced and moved into the database."""
 BUSY_SECONDS = 30.0
 """How long a writer waits for another process's transaction before it gives up."""
 
@@ -75,6 +77,7 @@ def _opened(path: Path, mode: str) -> sqlite3.Connection:
         if mode == "rwc":
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
             _write_ahead(connection)
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             sync_lazily(connection)
             _hold_references(connection)
         else:
