@@ -8,15 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from toys import Walk
 
 from ostinato.journal import Journal
-from ostinato.loop import CheckpointSchedule, Loop, Steps, ends_by_signal
+from ostinato.loop import CheckpointSchedule, Loop, Step, Steps, ends_by_signal
 
 SCRIPT = """
 import os, signal, sys
@@ -225,6 +225,56 @@ def test_a_signal_pauses_the_loops_within_too(tmp_path: Path) -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
     assert (loop.tick, state.number) == (4, signal.SIGTERM)
     assert outer.reason == "It was interrupted (SIGTERM)."
+
+
+class Pairs:
+    """Each step runs a loop of three steps, which is a run of its own, and counts them."""
+
+    known_edits: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, folder: Path, interrupted: int = 0) -> None:
+        self.count, self.folder, self.interrupted = 0, folder, interrupted
+
+    def step(self) -> dict[str, object]:
+        with Journal(self.folder / "journal.db") as journal:
+            name = f"inner-{self.count}"
+            run = journal.find(name) or journal.create(name, kind="Walk")
+            inner = Loop(Walk(), until=Steps(3), run=run)
+            inner.run(self._watch)
+        self.count += 1
+        return {"inner": inner.tick}
+
+    def _watch(self, step: Step) -> None:
+        if self.interrupted and self.count == 1 and step.tick == 2:
+            signal.raise_signal(self.interrupted)
+
+    def state_dict(self) -> dict[str, object]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+
+    def change(self, edits: Mapping[str, object]) -> None: ...
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_a_step_whose_inner_loop_was_paused_is_taken_again(tmp_path: Path, handled: bool) -> None:
+    with Journal(tmp_path / "outer.db") as journal:
+        run = journal.create("outer", kind="Pairs")
+        loop = Loop(Pairs(tmp_path, signal.SIGTERM), until=Steps(3), run=run)
+        if handled:
+            with ends_by_signal(loop), loop:
+                for _ in loop:
+                    pass
+        else:
+            with pytest.raises(SystemExit) as ended:
+                loop.run()
+            assert ended.value.code == 143
+        assert run.status == "paused" and [step.report["inner"] for step in run.steps()] == [3]
+        assert loop.stopped is not None
+        assert loop.stopped.sentence == "It was interrupted (SIGTERM)."
+        Loop(Pairs(tmp_path), until=Steps(3), run=run).run()
+        assert [step.report["inner"] for step in run.steps()] == [3, 3, 3]
 
 
 def test_a_second_signal_ends_a_command_at_once_with_its_code(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class Drafter:
         )
         recorded = refine.run(run=self._run(part), journal=self.journal)
         results: list[dict[str, Any]] = [dict(row) for row in recorded]
-        if len(results) < len(rows):  # a signal has paused it: half a round teaches nothing
+        if len(results) < len(rows):  # it was paused from outside: half a round teaches nothing
             raise KeyboardInterrupt
         for result in results:
             if result["outcome"] == "error":

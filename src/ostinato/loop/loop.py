@@ -60,7 +60,7 @@ from ostinato.loop.run_setup import (
     saved_state,
     use_recorded_modes,
 )
-from ostinato.loop.signals import saved_at_signals
+from ostinato.loop.signals import LoopInterrupted, saved_at_signals
 from ostinato.loop.step import Step
 from ostinato.loop.timeline import Edits
 
@@ -169,6 +169,9 @@ class Loop:
                 return
             except Unanswered as error:
                 self._leave_waiting(error)
+                return
+            except LoopInterrupted:
+                self._leave_interrupted()
                 return
             except BaseException as error:  # Ctrl-C, too: its run is journaled as interrupted
                 self._break_off(error)
@@ -369,6 +372,13 @@ class Loop:
         self._leave(status, self.stopped)
         if not own:
             raise error
+
+    def _leave_interrupted(self) -> None:
+        """End where a loop within the step was paused; a resumed run takes the step again."""
+        end = self._control.take_end(self.tick, self._session)
+        assert end is not None  # the signal has paused this loop, too
+        self.stopped, status = end
+        self._leave(status, self.stopped)
 
     def _leave(self, status: str, stopped: Stopped | None) -> None:
         """End in the middle of a step: without a checkpoint, and for good."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what containers and job schedulers send
 _BY_DEFAULT = (signal.default_int_handler, signal.SIG_DFL)
@@ -27,11 +27,23 @@ class Pausable(Protocol):
         ...
 
 
-class OpenLoop(NamedTuple):
-    """A loop in a `with` block, and what tells that its end is saved."""
+class LoopInterrupted(KeyboardInterrupt):
+    """Ends the step of a loop in which another one was paused by a signal: its work is half done.
+
+    The outer loop does not record the step, and takes it again when it is resumed.
+    """
+
+
+@dataclass(eq=False)
+class OpenLoop:
+    """A loop in a `with` block, and what tells that its end is saved.
+
+    `interrupted`: a signal that is meant for a loop around it has paused it.
+    """
 
     loop: Pausable
     is_saved: Callable[[], bool]
+    interrupted: bool = False
 
 
 @dataclass
@@ -64,7 +76,11 @@ def ends_by_signal(loop: Pausable) -> Iterator[SignalState]:
         _pause_all(loop, number)
 
     with _handled_by(pause, SIGNALS):
-        yield state
+        try:
+            yield state
+        except LoopInterrupted:
+            if not state.number:
+                raise
 
 
 @contextmanager
@@ -91,7 +107,8 @@ def saved_at_signals(
     """Pause the loop at a signal, and pass the signal on after the block, where the state is saved.
 
     Only where `is_run`, so that there is something to save, and only signals that nobody else
-    handles. One that comes when all open loops are saved is passed on at once.
+    handles. One that comes when all open loops are saved is passed on at once. Raises
+    `LoopInterrupted` after the block where a loop around this one was paused, and this one with it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -104,6 +121,8 @@ def saved_at_signals(
             yield
     finally:
         _open.remove(opened)
+    if opened.interrupted:
+        raise LoopInterrupted
 
 
 @contextmanager
@@ -117,15 +136,22 @@ def _passed_on(loop: Pausable, numbers: Sequence[signal.Signals]) -> Iterator[No
         _pause_all(loop, number)
 
     with _handled_by(pause, numbers):
-        yield
+        try:
+            yield
+        except LoopInterrupted:
+            if not came:
+                raise
     if came:
         _pass_on(came[0])
 
 
 def _pause_all(loop: Pausable, number: int) -> None:
     reason = f"It was interrupted ({signal.Signals(number).name})."
-    for each in [loop, *(inner.loop for inner in _open if inner.loop is not loop)]:
-        each.pause(reason)
+    loop.pause(reason)
+    for inner in _open:
+        if inner.loop is not loop:
+            inner.interrupted = True
+            inner.loop.pause(reason)
 
 
 @contextmanager
