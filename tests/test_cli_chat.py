@@ -175,7 +175,8 @@ def test_two_models_talk() -> None:
     as_json = chat("--with", "tiny", "--turns", "2", "--json", "--no-journal")
     told = json.loads(as_json.stdout)
     assert [each["model"] for each in told["answers"]] == ["tiny (1)", "tiny (2)"]
-    assert as_json.stderr == ""
+    events = [json.loads(line)["event"] for line in as_json.stderr.splitlines()]
+    assert events == ["started", "item", "finished"]
 
 
 def test_json_and_quiet() -> None:

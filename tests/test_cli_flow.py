@@ -136,19 +136,24 @@ def test_what_checks_say_is_shown_in_words(folder: Path) -> None:
 def test_progress_counts_a_flow_once() -> None:
     from types import SimpleNamespace
 
-    from ostinato.cli.flow import _Progress
+    from ostinato.cli.flow import _tally
+    from ostinato.journal import StopKind, Stopped
+    from ostinato.loop import LaneResult
 
-    results = [SimpleNamespace(key=key) for key in ("a", "b")]
-    lanes = SimpleNamespace(counts=lambda: {"in progress": 0})
-    work: Any = SimpleNamespace(results=results[:1], count=2, lanes=lanes, tokens=0)
-    progress = _Progress(work)
-    progress._last = 0.0
-    step: Any = SimpleNamespace(results=results)  # "a" again, as where a loop is resumed
-    with pytest.MonkeyPatch.context() as patch:
-        told: list[str] = []
-        patch.setattr("ostinato.cli.flow.click.echo", lambda line, **more: told.append(line))
-        progress.step(step)
-    assert told == ["2 of 2 returned, 0 tokens\n"]
+    stopped = Stopped(StopKind.ENDED, "It returned.")
+    first, second = (
+        LaneResult(key=key, index=0, output="", accepted=True, stopped=stopped) for key in "ab"
+    )
+    run = SimpleNamespace(
+        results=lambda: [("a", first.to_json())], checkpoints=list, keys_after=lambda tick: {"a"}
+    )
+    lanes = SimpleNamespace(counts=lambda: {"in progress": 3, "failed": 0})
+    loop = SimpleNamespace(recorded_as=run)
+    work: Any = SimpleNamespace(count=9, lanes=lanes, tokens=0, loop=loop)
+    tally = _tally(work)
+    step: Any = SimpleNamespace(results=[first, second], lanes={})  # "a" again, as on a resume
+    tally.add_step(step)
+    assert tally.line(0.0) == "2 of 9 returned, 3 in progress"
 
 
 def test_a_typed_argument_is_json(folder: Path) -> None:

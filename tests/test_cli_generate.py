@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 from tiny import save_tiny
 
 from ostinato.cli import text_output as written
+from ostinato.cli.following import View
 from ostinato.cli.generate import generate, present
 from ostinato.cli.main import cli
-from ostinato.cli.presenters import View
 from ostinato.cli.recording import resume_line
 from ostinato.errors import InputError, MissingExtra, ModelError, RunError
 from ostinato.inference.compiled.build import has_compiler
@@ -231,7 +231,7 @@ def test_a_compiled_model_writes_and_the_run_knows_how_it_was_computed() -> None
 def test_a_token_of_an_older_version_is_shown(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    output = written.TextOutput(show=True, quiet=False)
+    output = written.TextOutput(view=View(show=True))
     report = {"text": "a", "logprob": 0.0, "entropy": 0.0}
     output.add(1, {**report, "alternatives": [["a", 0.75]]})
     output.add(2, {**report, "alternatives": [["a", 0.75, 1.0]], "drawn_prob": 1.0})

@@ -75,10 +75,10 @@ def test_a_gif_shows_every_step_and_a_folder_every_image(model: str) -> None:
 def test_an_image_is_varied_and_painted_into(model: str) -> None:
     sample(model, "--steps", "2", "--out", "start.png")
     varied = sample(model, "--from", "start.png", "--strength", "0.5", "--steps", "4", "--json")
-    assert json.loads(varied.output)["images"][0]["steps"] == 2
+    assert json.loads(varied.stdout)["images"][0]["steps"] == 2
     Image.new("L", (8, 8), 255).save("mask.png")
     painted = sample(model, "--from", "start.png", "--mask", "mask.png", "--steps", "4", "--json")
-    assert json.loads(painted.output)["images"][0]["steps"] == 4
+    assert json.loads(painted.stdout)["images"][0]["steps"] == 4
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -91,7 +91,7 @@ def test_transparent_parts_of_a_mask_are_kept(model: str, mode: str) -> None:
 
 def test_an_image_that_converges_ends_early(model: str) -> None:
     result = sample(model, "--each", "Converges('change', 10, over=2)", "--steps", "30", "--json")
-    row = json.loads(result.output)["images"][0]
+    row = json.loads(result.stdout)["images"][0]
     assert row["stopped"]["kind"] == "converged"
     assert row["steps"] < 30
 
@@ -99,7 +99,7 @@ def test_an_image_that_converges_ends_early(model: str) -> None:
 def test_a_shipped_digit_is_drawn_until_the_shipped_classifier_is_sure(model: str) -> None:
     arguments = ("--label", "7", "--count", "2", "--steps", "8", "--json")
     both = [
-        json.loads(sample(*arguments, *more).output)["images"]
+        json.loads(sample(*arguments, *more).stdout)["images"]
         for more in (
             ("--until-passes",),
             ("--min-class-probability", "0.9", "--classifier", "digits"),
@@ -111,7 +111,7 @@ def test_a_shipped_digit_is_drawn_until_the_shipped_classifier_is_sure(model: st
     hard = sample(
         "--label", "7", "--min-class-probability", "1", "--rounds", "1", "--steps", "4", "--json"
     )
-    (image,) = json.loads(hard.output)["images"]
+    (image,) = json.loads(hard.stdout)["images"]
     assert not image["accepted"] and image["calls"] > 4
     assert "recognized: Make it look more like class 7" in image["stopped"]["sentence"]
     assert image["stopped"]["sentence"].startswith("All rounds are used: 1.")
@@ -119,7 +119,7 @@ def test_a_shipped_digit_is_drawn_until_the_shipped_classifier_is_sure(model: st
 
 def test_until_passes_keeps_to_the_checks_that_are_given(model: str) -> None:
     result = sample(model, "--until-passes", "--min-sharpness", "0.01", "--steps", "4", "--json")
-    assert json.loads(result.output)["images"][0]["accepted"]
+    assert json.loads(result.stdout)["images"][0]["accepted"]
 
 
 def test_another_classifier_reads_other_classes(model: str) -> None:
@@ -135,7 +135,7 @@ def test_another_classifier_reads_other_classes(model: str) -> None:
         "3",
         "--json",
     )
-    assert json.loads(sample(*arguments, "--label", "dog").output)["images"][0]["accepted"]
+    assert json.loads(sample(*arguments, "--label", "dog").stdout)["images"][0]["accepted"]
 
 
 def test_a_run_that_is_finished_shows_its_images_again(model: str) -> None:

@@ -113,7 +113,7 @@ def test_it_is_trained_saved_loaded_and_generates(
     model = load_model("small")
     assert isinstance(model.network, GRU) and model.tokenizer.eos_ids == {0}
     command = ["generate", "We can", "--model", "small", "--max-new-tokens", "5", "--json"]
-    row = json.loads(CliRunner().invoke(cli, command).output)
+    row = json.loads(CliRunner().invoke(cli, command).stdout)
     assert len(row["tokens"]) <= 5
     config = Path("small/config.json")
     config.write_text(config.read_text().replace('"hidden_size": 16', '"hidden_size": 17'))

@@ -123,7 +123,7 @@ def test_an_image_is_branched_from_the_command_line(
     made = run("runs", "branch", "dog", "--at", "3", "--as", "cat", *settings)
     assert "Resume it with: ostinato runs resume cat\n" in made.output
     resumed = run(*sample, "--run", "cat", "--out", "cat.png", "--json")
-    (image,) = json.loads(resumed.output)["images"]
+    (image,) = json.loads(resumed.stdout)["images"]
     assert image["steps"] == 6 and image["calls"] == 3 + 3 * 2  # guided from there on
     from PIL import Image
 

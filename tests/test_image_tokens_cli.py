@@ -53,7 +53,7 @@ def test_a_model_is_trained_and_sampled(
         "|--json"
     )
     assert drawn.exit_code == 0, drawn.output
-    output = json.loads(drawn.output)
+    output = json.loads(drawn.stdout)
     assert [image["prompt"] for image in output["images"]] == ["a slanted seven"] * 2 + [
         "thin two"
     ] * 2

@@ -28,6 +28,7 @@ TOP = (
     "parquet_files",
     "row_files",
     "output_files",
+    "waiting",
 )
 
 # What each package may import beside them, as docs/architecture.md shows it.

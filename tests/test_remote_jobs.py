@@ -253,7 +253,7 @@ def test_a_budget_of_cost_ends_the_job_with_items_unfinished(folder: Path) -> No
         path.write_text(path.read_text() + "\n[budget]\njob_cost = 0.0004\n")
         code, said = ostinato("refine", str(path), "--json")
     assert code == 3
-    summary = json.loads(said)
+    summary = json.loads(said.splitlines()[-1])
     assert summary["stopped"]["kind"] == "budget"
     assert 0 < summary["accepted"] < 8
 

@@ -259,7 +259,7 @@ def test_a_model_is_trained_and_fills_a_gap(
     asked = ["fill", "We can ___ you", "--model", "small", "--gap-tokens", "3", "--steps", "2"]
     shown = ostinato(*asked, "--show", "--run", "a").stdout.splitlines()
     assert len(shown) == 3 and shown[0].startswith("   1  We can")
-    again = json.loads(ostinato(*asked, "--run", "a", "--json").output)
+    again = json.loads(ostinato(*asked, "--run", "a", "--json").stdout)
     assert again["text"] == shown[-1] and again["text"].endswith(" you")
     Path("small").rename("away")  # a finished text needs no model
     finished = ostinato(*asked, "--run", "a", "--show")

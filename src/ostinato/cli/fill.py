@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.options import flag_of, json_option, seed_option
-from ostinato.cli.presenters import View, drive
+from ostinato.cli.following import View, view_options
+from ostinato.cli.options import flag_of, seed_option
+from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options
 from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, results_of
 from ostinato.errors import InputError
@@ -41,13 +43,13 @@ def spelled(name: str) -> str:
 )
 @seed_option
 @click.option("--show", is_flag=True, help="Print the text at every step; a masked token is a dot.")
-@json_option
+@view_options
 @recording_options(spelled)
 def fill(
     text: str,
     model: str | None,
     show: bool,
-    as_json: bool,
+    view: View,
     recording: Recording,
     **settings: Any,
 ) -> None:
@@ -62,7 +64,7 @@ def fill(
             "ostinato train text FILE.txt --kind masked --out masked"
         )
     config = FillRun(text=text, model=model_place(model), weights=weights_digest(model), **settings)
-    sys.exit(drive(config, recording, View(show=show, as_json=as_json), spelled))
+    sys.exit(drive(config, recording, replace(view, show=show), spelled))
 
 
 def present(config: FillRun, run: RunSource | None, view: View) -> Exit:
@@ -77,7 +79,7 @@ def present(config: FillRun, run: RunSource | None, view: View) -> Exit:
     text, stopped = str(results[0].output), results[0].stopped
     told = json.dumps({"text": text, "stopped": stopped.to_json()})
     click.echo(told if view.as_json else text)
-    if not view.as_json:
+    if view.says:
         click.echo(f"[{stopped.sentence}{note}]", err=True)
     return Exit.DONE
 
@@ -102,12 +104,12 @@ def _filled(config: FillRun, run: RunSource | None, view: View) -> list[LaneResu
 
     work = build_config(config, run=run)
     assert isinstance(work, ItemsWork)
-    results = results_of(work, show=show)
+    results = results_of(work, 1, view, show=show)
     if not results:
         exit_interrupted(0, 1, "texts", work.loop.recorded_as)
     return results
 
 
 def _show(position: int, report: Mapping[str, object], view: View) -> None:
-    if view.show and not view.as_json:
+    if view.show and view.says:
         click.echo(f"{position:4}  {report['text']}")

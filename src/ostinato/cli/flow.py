@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ostinato.cli.following import View, display_for, followed, view_options
 from ostinato.cli.options import flag_of, journal_option, json_option, seed_option
-from ostinato.cli.presenters import View, drive
+from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options, resume_line, way_back
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError, OstinatoError, RunError
@@ -21,7 +21,7 @@ from ostinato.errors import InputError, OstinatoError, RunError
 if TYPE_CHECKING:
     from ostinato.flow import FlowRun, FlowWork
     from ostinato.journal import Call, Run, RunSource
-    from ostinato.loop import Step
+    from ostinato.refine import ProgressTally
 
 SHOWN = 100  # characters of a value
 
@@ -52,8 +52,7 @@ def flow() -> None:
 @click.option("--max-cost", type=float, help="Most that servers may cost, in their currency.")
 @click.option("--max-seconds", type=float, help="Most seconds.")
 @click.option("--fresh", is_flag=True, help="Start over; the earlier run is deleted.")
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-@json_option
+@view_options
 @recording_options(flag_of)
 def run_flow(
     recording: Recording,
@@ -63,8 +62,7 @@ def run_flow(
     limit: int | None,
     out: Path | None,
     fresh: bool,
-    quiet: bool,
-    as_json: bool,
+    view: View,
     **settings: Any,
 ) -> None:
     """Run the flow NAME of FILE.py with ARGUMENTS, or for every row of a file.
@@ -105,7 +103,7 @@ def run_flow(
         **settings,
     )
     recording = _named(recording, config, fresh=fresh)
-    sys.exit(drive(config, recording, View(as_json=as_json, quiet=quiet), _spelled))
+    sys.exit(drive(config, recording, view, _spelled))
 
 
 def _spelled(field: str) -> str:
@@ -166,15 +164,14 @@ def present(config: FlowRun, run: RunSource | None, view: View) -> Exit:
 
     work = build_flow(config, run=run)
     recorded = work.loop.recorded_as
-    display = None if view.quiet or view.as_json or config.single else _Progress(work)
+    display = display_for(_tally(work), view, alone=config.single)
     failed = ""
     try:
-        with ends_by_signal(work.loop), work.loop:
+        with ends_by_signal(work.loop), followed(work.loop, view, display), work.loop:
             try:
                 for step in work.loop:
                     work.watch(step)
-                    if display is not None:
-                        display.step(step)
+                    display.step(step)
             finally:
                 work.close()
     except FlowsFailed as error:
@@ -183,42 +180,17 @@ def present(config: FlowRun, run: RunSource | None, view: View) -> Exit:
         if isinstance(error, OstinatoError) or not work.lanes.has_raised(error):
             raise
         failed = own_traceback(error)
-    finally:
-        if display is not None:
-            display.close()
     work.finish()
     return _told(config, work, recorded, failed, view)
 
 
-class _Progress:
-    """A line about the flows, a few times a minute; in a terminal one that is kept up to date."""
+def _tally(work: FlowWork) -> ProgressTally:
+    """Return the numbers of the flows; a resumed loop may yield results of before again."""
+    from ostinato.refine import tally_of
 
-    def __init__(self, work: FlowWork) -> None:
-        self._work, self._done = work, {each.key for each in work.results}
-        self._live = sys.stderr.isatty()
-        self._began = self._last = time.monotonic()
-
-    def step(self, step: Step) -> None:
-        """Count a step; show a line if it is time."""
-        from ostinato.refine import interval
-
-        # A resumed loop may yield results again that an earlier session has recorded.
-        self._done |= {each.key for each in step.results}
-        now = time.monotonic()
-        if now - self._last < (0.2 if self._live else interval(now - self._began)):
-            return
-        self._last = now
-        counts = self._work.lanes.counts()
-        states = [f"{count} {name}" for name, count in counts.items() if count]
-        done = f"{len(self._done)} of {self._work.count} returned"
-        line = ", ".join([done, *states, f"{self._work.tokens:,} tokens"])
-        start, end = ("\r\x1b[K", "") if self._live else ("", "\n")
-        click.echo(f"{start}{line}{end}", err=True, nl=False)
-
-    def close(self) -> None:
-        """End the line that is kept up to date."""
-        if self._live:
-            click.echo("\r\x1b[K", err=True, nl=False)
+    tally = tally_of(work.count, work.loop.recorded_as)
+    tally.word, tally.states, tally.written = "returned", work.lanes.counts, lambda: work.tokens
+    return tally
 
 
 def _told(config: FlowRun, work: FlowWork, recorded: Run | None, failed: str, view: View) -> Exit:
@@ -238,7 +210,7 @@ def _told(config: FlowRun, work: FlowWork, recorded: Run | None, failed: str, vi
         click.echo(json.dumps(told))
     elif config.single and done:
         click.echo(shown(results[0].output, whole=True))
-    elif not view.quiet and not config.single:
+    elif not config.single:
         where = f": {config.out}" if config.out is not None else ""
         click.echo(f"{len(results)} of {work.count} flows have returned{where}.")
     if done:

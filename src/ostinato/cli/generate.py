@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from ostinato.cli.constraint_options import NAMES, constraint_from, constraint_options
-from ostinato.cli.options import flag_of, json_option, model_options, seed_option
-from ostinato.cli.presenters import View, drive
+from ostinato.cli.following import View, display_for, followed, view_options
+from ostinato.cli.options import flag_of, model_options, seed_option
+from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options, way_back
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.text_output import TextOutput
@@ -95,7 +96,7 @@ def spelled(name: str) -> str:
 )
 @seed_option
 @click.option("--show", is_flag=True, help="Print each token with its probability and runners-up.")
-@json_option
+@view_options
 @recording_options(spelled)
 def generate(
     prompt: str | None,
@@ -105,7 +106,7 @@ def generate(
     system: str | None,
     each: str | None,
     show: bool,
-    as_json: bool,
+    view: View,
     recording: Recording,
     **settings: Any,
 ) -> None:
@@ -138,7 +139,7 @@ def generate(
         alternatives=5 if (show or each) and settings["num_beams"] == 1 else 0,
         **_settings_of(model, settings),
     )
-    sys.exit(drive(config, recording, View(show=show, as_json=as_json), spelled))
+    sys.exit(drive(config, recording, replace(view, show=show), spelled))
 
 
 def _prompt(typed: str | None, system: str | None) -> str | tuple[Mapping[str, str], ...]:
@@ -211,6 +212,7 @@ def present(config: GenerateRun, run: RunSource | None, view: View) -> Exit:
     """
     from ostinato.journal import Run
     from ostinato.loop import ends_by_signal
+    from ostinato.refine import tally_of
     from ostinato.runs import build_config
 
     beams = config.num_beams > 1
@@ -219,16 +221,18 @@ def present(config: GenerateRun, run: RunSource | None, view: View) -> Exit:
             "--show must be given when a text starts, got it for one whose steps were recorded "
             "without runners-up. Leave it out."
         )
-    output = TextOutput(show=view.show, quiet=view.as_json, beams=beams)
+    output = TextOutput(view=view, beams=beams)
     if isinstance(run, Run) and run.status == "stopped":
         output.recall(run)
         output.finish(f" The run {run.name!r} is finished.")
         return output.exit
-    loop = build_config(config, run=run, say=partial(click.echo, err=True)).loop
+    loop = build_config(config, run=run, say=view.say).loop
     if loop.recorded_as is not None:
         output.recall(loop.recorded_as, loop.tick)
-    with ends_by_signal(loop) as signaled, loop:
+    display = display_for(tally_of(1, loop.recorded_as), view, alone=True)
+    with ends_by_signal(loop) as signaled, followed(loop, view, display), loop:
         for step in loop:
+            display.step(step)
             for lane in step.lanes.values():
                 output.add(lane.position, lane.report)
             for result in step.results:

@@ -18,6 +18,7 @@ from ostinato.arguments import did_you_mean, nearest
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.terminal import check_texts, prepared_streams
 from ostinato.errors import OstinatoError
+from ostinato.waiting import listen
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -58,6 +59,15 @@ COMMANDS = {
     "runs": ("ostinato.cli.runs.commands", "runs", "List, show, resume, branch and delete runs."),
 }
 
+FIRST = {
+    "ostinato refine --new job.toml": "generate a reply for every item of a file until it passes",
+    'ostinato generate "Name a color."': "generate a text, and see why it ended",
+    "ostinato chat": "talk with a model",
+    "ostinato train text FILE.txt --out small": "train a model until it is good enough",
+    "ostinato sample image": "sample an image, step by step",
+}
+"""What one can do first, shown where nothing is typed: the command, and what it does."""
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used."""
@@ -65,6 +75,19 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table; click would sort them."""
         return list(COMMANDS)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; without any show what one can do, with the exit code of click."""
+        if args or ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        width = max(map(len, FIRST))
+        for command, text in FIRST.items():
+            click.echo(f"{command:{width}}  {text}")
+        click.echo(
+            "\nAll commands: ostinato --help. One of them: ostinato refine --help. "
+            "This machine: ostinato doctor."
+        )
+        ctx.exit(Exit.BAD_INPUT)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; exit with 130 where Ctrl-C ended it at once: click would say 1.
@@ -145,6 +168,7 @@ def _run() -> None:
 
 def main() -> None:
     """Run the command line. An `OstinatoError` is a message and exit code 2, never a traceback."""
+    listen(partial(click.echo, err=True))
     warnings.showwarning = partial(_show_warning, others=warnings.showwarning)
     # torch reads it when it is imported. Threads that wait for work would else keep processors from
     # the threads that have some: 2 to 3 times slower beside one busy program on 2 cores.

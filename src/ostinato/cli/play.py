@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from ostinato.cli.following import View, display_for, followed, view_options
 from ostinato.cli.minigame.by_hand import play_by_hand
-from ostinato.cli.options import flag_of, json_option, near, seed_option
-from ostinato.cli.presenters import View, drive
+from ostinato.cli.options import flag_of, near, seed_option
+from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options, way_back
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError, ModelError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     "--gif", type=click.Path(path_type=Path), help="Film of the episodes, as a GIF.", metavar="FILE"
 )
 @seed_option
-@json_option
+@view_options
 @recording_options(flag_of)
 def play(
     recording: Recording,
@@ -39,7 +40,7 @@ def play(
     episodes: int,
     gif: Path | None,
     seed: int,
-    as_json: bool,
+    view: View,
 ) -> None:
     """Let a policy play: that of a run or a folder of `ostinato train policy`, or `cartpole`.
 
@@ -60,7 +61,7 @@ def play(
         gif=gif,
         weights=policy_digest(place),
     )
-    sys.exit(drive(config, recording, View(as_json=as_json), flag_of))
+    sys.exit(drive(config, recording, view, flag_of))
 
 
 def _require_alone(option: str, *beside: str) -> None:
@@ -99,14 +100,17 @@ def _place(name: str, journal: Path | None) -> str:
 def present(config: PlayRun, run: RunSource | None, view: View) -> Exit:
     """Let the policy play to the end or an interruption; print the returns, and write the GIF."""
     from ostinato.loop import ends_by_signal
+    from ostinato.refine import StepTally
     from ostinato.reward.games import build_play
 
     work = build_play(config, run=run)
     loop = work.loop
-    with ends_by_signal(loop), loop:
+    display = display_for(StepTally(loop), view, alone=True)
+    with ends_by_signal(loop), followed(loop, view, display), loop:
         for step in loop:
             work.watch(step)
-            if "return" in step.report and not view.as_json:
+            display.step(step)
+            if "return" in step.report and view.says:
                 number = len(work.episodes) or "…"
                 episode = f"return {step.report['return']:g}, {step.report['length']} steps"
                 click.echo(f"episode {number}: {episode}")

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
+from ostinato.cli.following import View, display_for, followed
 from ostinato.cli.recording import Recording, way_back
 from ostinato.cli.run_loop import Exit
 
 if TYPE_CHECKING:
     from ostinato.journal import RunConfig, RunSource
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """What a command shows: its steps, one JSON object instead of lines, or errors only."""
-
-    show: bool = False
-    as_json: bool = False
-    quiet: bool = False
+    from ostinato.loop import Step
 
 
 Presenter = Callable[["RunConfig", "RunSource | None", View], Exit]
@@ -75,19 +67,26 @@ def present(config: RunConfig, run: RunSource | None, view: View) -> Exit:
     import json
 
     from ostinato.loop import ends_by_signal
+    from ostinato.refine import StepTally
     from ostinato.runs import build_config
 
     work = build_config(config, run=run)
     loop = work.loop
-    with ends_by_signal(loop) as signaled:
-        stopped = loop.run(work.watch)
+    display = display_for(StepTally(loop), view)
+
+    def watch(step: Step) -> None:
+        work.watch(step)
+        display.step(step)
+
+    with ends_by_signal(loop) as signaled, followed(loop, view, display):
+        stopped = loop.run(watch)
     recorded = loop.recorded_as
     paused = recorded is not None and recorded.status == "paused"
     if not paused:
         work.finish()
     if view.as_json:
         click.echo(json.dumps({"tick": loop.tick, "why": stopped.to_json()}))
-    elif not view.quiet:
+    else:
         click.echo(f"{stopped.sentence} ({stopped.kind.value}, tick {loop.tick})")
     if signaled.number and paused:
         click.echo(way_back(recorded), err=True)

@@ -15,6 +15,7 @@ import click
 from ostinato.errors import InputError
 
 if TYPE_CHECKING:
+    from ostinato.cli.following import View
     from ostinato.journal import Run
     from ostinato.loop import ItemsWork, LaneResult, Step
 
@@ -35,18 +36,26 @@ class Exit(IntEnum):
 
 
 def results_of(
-    work: ItemsWork, *, show: Callable[[Step], None] = lambda step: None
+    work: ItemsWork, count: int, view: View, *, show: Callable[[Step], None] | None = None
 ) -> list[LaneResult]:
-    """Run the loop until it ends or a signal ends it; return the items' results by index.
+    """Run the loop over `count` items until it ends or a signal ends it; return results by index.
 
-    `show` receives every step. A recorded run returns the results of earlier sessions too.
+    Its progress is shown, or what `show` makes of each step. A recorded run returns the results of
+    earlier sessions too.
     """
+    from ostinato.cli.following import display_for, followed
     from ostinato.loop import ends_by_signal
+    from ostinato.refine import tally_of
 
-    with ends_by_signal(work.loop), work.loop:
-        for step in work.loop:
+    loop = work.loop
+    alone = show is not None and not view.sends_events
+    display = display_for(tally_of(count, loop.recorded_as), view, alone=alone)
+    with ends_by_signal(loop), followed(loop, view, display), loop:
+        for step in loop:
             work.watch(step)
-            show(step)
+            display.step(step)
+            if show is not None:
+                show(step)
     return work.results
 
 

@@ -13,16 +13,16 @@ import click
 from ostinato.cli.run_loop import Exit
 
 if TYPE_CHECKING:
+    from ostinato.cli.following import View
     from ostinato.journal import Run, Stopped
     from ostinato.loop import LaneResult
 
 
 @dataclass(kw_only=True)
 class TextOutput:
-    """The text so far, printed as it comes unless `quiet`; `show` prints a line per token."""
+    """The text so far, printed as it comes, or only at the end; a view's `show`: a line a token."""
 
-    show: bool
-    quiet: bool
+    view: View
     beams: bool = False  # a report's text is the best text so far, not the next token
     tokens: list[dict[str, object]] = field(default_factory=list)
     result: LaneResult | None = None
@@ -37,10 +37,10 @@ class TextOutput:
     def add(self, position: int, report: Mapping[str, object]) -> None:
         """Add a token, and print it."""
         self.tokens.append(dict(report))
-        if self.beams and self.show and not self.quiet:
+        if self.beams and self.view.show and self.view.says:
             click.echo(f"{position:4}  {report['score']:8.3f}  {report['text']!r}")
-        elif not self.quiet and not self.beams:
-            _print(position, report, self.show)
+        elif self.view.says and not self.beams:
+            _print(position, report, self.view.show)
 
     def recall(self, run: Run, tick: int | None = None) -> None:
         """Add the tokens that a run and its parents have recorded, up to a tick."""
@@ -59,15 +59,18 @@ class TextOutput:
     def finish(self, note: str = "") -> None:
         """Print why the text ended, and a note; or everything as JSON."""
         why = self.stopped if self.result is None else self.result.stopped
-        if self.quiet:
+        if self.view.as_json:
             text = self._text() if self.result is None else self.result.output
             stopped = None if why is None else why.to_json()
             click.echo(json.dumps({"text": text, "stopped": stopped, "tokens": self.tokens}))
             return
         sentence = why.sentence if why else ""
-        if self.beams and not self.show:
+        if self.view.quiet:
+            click.echo(self._text())
+            return
+        if self.beams and not self.view.show:
             click.echo(self._text(), nl=False)
-        end = "" if self.show else "\n"  # the text was printed without a line break after it
+        end = "" if self.view.show else "\n"  # the text was printed without a line break after it
         click.echo(f"{end}[{len(self.tokens)} tokens. {sentence}{note}]", err=True)
 
     def _text(self) -> str:

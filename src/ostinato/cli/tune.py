@@ -11,7 +11,7 @@ from ostinato.cli.train.settings import Setting
 from ostinato.reward import GroupConfig
 
 if TYPE_CHECKING:
-    from ostinato.cli.presenters import View
+    from ostinato.cli.following import View
     from ostinato.cli.run_loop import Exit
     from ostinato.journal import RunConfig, RunSource
     from ostinato.loop import Step

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ostinato.errors import InputError, ModelError
 from ostinato.inference.compiled.backend import CompiledBackend, check_compiled
-from ostinato.inference.compiled.build import compiles_first, has_kernel
+from ostinato.inference.compiled.build import has_kernel
 from ostinato.inference.cuda_graphs import CudaGraphBackend
 from ostinato.inference.fastest import candidates, fastest, plain_dtype
 from ostinato.inference.fixed_shape import FixedShapeBackend
@@ -189,16 +189,19 @@ def check_before_loading(
     adapter: str | None,
     say: Callable[[str], None],
 ) -> None:
-    """Refuse a model that does not fit into memory; `say` gets a line about what takes long.
+    """Refuse a model that does not fit into memory; `say` gets a line about the memory.
 
     The arguments are those of `load_model`. Raises `ModelError`, which says what would fit.
     """
-    compiled = is_compiled(compile)
     check_memory(
-        name, slots=slots, compile=compiled, bits=bits, device=device, adapter=adapter, say=say
+        name,
+        slots=slots,
+        compile=is_compiled(compile),
+        bits=bits,
+        device=device,
+        adapter=adapter,
+        say=say,
     )
-    if compiled and compiles_first():
-        say("Compiling code for this processor, once (some 10 seconds)")
 
 
 def can_compile(model: LanguageModel) -> bool:

@@ -32,6 +32,7 @@ from ostinato.models import (
     remember,
     source_hash,
 )
+from ostinato.waiting import waiting
 
 FACT = "compute-mode"
 SMALL = 16_000_000  # weights of all layers: below, timing costs more than it can bring
@@ -108,6 +109,11 @@ def _key(network: Llama, choices: Sequence[Candidate]) -> dict[str, object]:
 
 def _timed(choices: Sequence[Candidate]) -> tuple[Candidate, dict[str, float]]:
     """Return the fastest candidate that is batch-invariant, and the seconds of each."""
+    with waiting("Finding the fastest way to compute on this machine, once for each model…"):
+        return _timed_each(choices)
+
+
+def _timed_each(choices: Sequence[Candidate]) -> tuple[Candidate, dict[str, float]]:
     timings: list[tuple[float, Candidate]] = []
     allowed = math.inf
     for candidate in choices:

@@ -31,6 +31,7 @@ from ostinato.models import (
     remember,
     source_hash,
 )
+from ostinato.waiting import waiting
 
 SELF_TEST = "self-test"
 """The kind of fact that a self-test's result is remembered as."""
@@ -86,7 +87,8 @@ class SlotBackend(ABC):
             return known
         counts = replace(self.counts)
         try:
-            found = self._compare_rows()
+            with waiting("Checking how this machine computes, once for each model…"):
+                found = self._compare_rows()
         finally:
             self.counts = counts
         if key is not None:

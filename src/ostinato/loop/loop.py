@@ -188,6 +188,13 @@ class Loop:
         """
         return self._session
 
+    def share(self, last: Step) -> float | None:
+        """Return how much of the way to the condition's limit is done, in [0, 1].
+
+        `last` is the last step. None where the condition has no limit.
+        """
+        return self.until.share(self._state, last)
+
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """The stops that were answered with going back or starting over, oldest first."""

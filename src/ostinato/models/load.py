@@ -40,6 +40,7 @@ from ostinato.models.transformers_network import (
     TransformersConfig,
     load_network,
 )
+from ostinato.waiting import waiting
 
 NARROW = (torch.bfloat16, torch.float16)
 _DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
@@ -115,8 +116,21 @@ def load_model(
     Raises `ModelError` where the model is missing, damaged or of another layout, `InputError` where
     this machine lacks the device.
     """
-    where = find_device(device)
     base, chosen = _base_and_adapter(str(name), adapter)
+    with waiting(f"Loading the model {base}…"):
+        return _loaded(base, chosen, dtype=dtype, compile=compile, bits=bits, device=device)
+
+
+def _loaded(
+    base: str,
+    chosen: str | None,
+    *,
+    dtype: torch.dtype | None,
+    compile: bool | None,
+    bits: int | None,
+    device: str | None,
+) -> LanguageModel:
+    where = find_device(device)
     if bits not in (None, 8, 4):
         raise InputError(f"bits must be 8, 4 or None, got {bits}. Use 8 for accuracy.")
     if bits and compile is False:

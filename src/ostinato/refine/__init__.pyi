@@ -25,7 +25,8 @@ from .job.run_config import JobPlace, JobRunConfig, check_names, job_place, pyth
 from .job.standard_input import STANDARD_INPUT, keep_input
 from .job.work import JobWork, build_job, reopen_job
 from .pairs import UNFINISHED, preference_pairs, write_pairs
-from .progress import interval, progress_of
+from .progress import display_of, in_terminal, interval, progress_of, tally_of
+from .progress_tally import ProgressDisplay, ProgressTally, QuietProgress, StepTally, Tally
 from .prompts import with_feedback
 from .python_run import RefineConfig, build_refine
 from .refine import Refine
@@ -78,7 +79,10 @@ __all__ = [
     "OpenMode",
     "Outcome",
     "OutputClaim",
+    "ProgressDisplay",
+    "ProgressTally",
     "PromptOf",
+    "QuietProgress",
     "Reason",
     "ReasonTally",
     "Refine",
@@ -92,8 +96,10 @@ __all__ = [
     "RuleBook",
     "Smc",
     "SteeringContext",
+    "StepTally",
     "StillPassable",
     "Strategy",
+    "Tally",
     "TextWriter",
     "attempt_lines",
     "build_job",
@@ -104,9 +110,11 @@ __all__ = [
     "checks_of",
     "constraint_of",
     "costly",
+    "display_of",
     "duration",
     "fitting",
     "from_lane",
+    "in_terminal",
     "interval",
     "job_place",
     "journal_of",
@@ -129,6 +137,7 @@ __all__ = [
     "require_ready",
     "rows_of",
     "strategy_of",
+    "tally_of",
     "to_pandas",
     "usable_prompt",
     "with_feedback",

@@ -14,7 +14,12 @@ from rich.text import Text
 from ostinato.journal import Run
 from ostinato.loop import LaneResult, Step
 from ostinato.refine.notebook_progress import NotebookProgress, in_notebook, load_tqdm
-from ostinato.refine.progress_tally import ProgressDisplay, ProgressTally, QuietProgress
+from ostinato.refine.progress_tally import (
+    ProgressDisplay,
+    ProgressTally,
+    QuietProgress,
+    Tally,
+)
 from ostinato.refine.watched import Watched
 
 PLAIN_EVERY = 1.0
@@ -39,16 +44,10 @@ T = TypeVar("T")
 class PlainProgress(QuietProgress):
     """Writes a line every few seconds; with `watched`, the tokens of one item instead."""
 
-    def __init__(
-        self, tally: ProgressTally, stream: TextIO, watched: Watched | None = None
-    ) -> None:
+    def __init__(self, tally: Tally, stream: TextIO, watched: Watched | None = None) -> None:
         self.tally, self.stream, self.watched = tally, stream, watched
         self._shown = tally.done
         self._first = self._last = time.monotonic()
-
-    def loading(self) -> None:
-        """Write a line about the model."""
-        self._write("Loading the model…\n")
 
     def __enter__(self) -> PlainProgress:
         self._first = time.monotonic()
@@ -108,18 +107,30 @@ class PassProgress:
 
 
 class LiveProgress(QuietProgress):
-    """Keeps one line up to date in a terminal, below the watched item or the accepted replies."""
+    """Keeps one line up to date in a terminal, below the watched item or the accepted replies.
+
+    `replies`: print accepted replies. `beside` returns what the line says after the numbers.
+    """
 
     def __init__(
-        self, tally: ProgressTally, console: Console, watched: Watched | None = None
+        self,
+        tally: Tally,
+        console: Console,
+        watched: Watched | None = None,
+        *,
+        replies: bool = True,
+        beside: Callable[[], str] = str,
     ) -> None:
         self.tally, self.console, self.watched = tally, console, watched
-        self._live = Live(console=console, refresh_per_second=8, get_renderable=self._render)
+        self._replies, self._beside = replies and watched is None, beside
+        self._live = Live(
+            console=console,
+            refresh_per_second=8,
+            get_renderable=self._render,
+            # Where standard output is no terminal, what is printed there is not for this one.
+            redirect_stdout=sys.stdout.isatty(),
+        )
         self._shown, self._last = 0, 0.0
-
-    def loading(self) -> None:
-        """Show a line about the model, which the first refresh overwrites."""
-        self.console.print("Loading the model…", style="dim", end="\r")
 
     def step(self, step: Step) -> None:
         """Count the step; `Live` refreshes the display from its own thread."""
@@ -127,7 +138,7 @@ class LiveProgress(QuietProgress):
         if self.watched is not None:
             for done in self.watched.finished(step):
                 self._live.console.print(done)
-        else:
+        elif self._replies:
             for result in step.results:
                 self._show(result)
 
@@ -143,7 +154,8 @@ class LiveProgress(QuietProgress):
         self._live.console.print(line, no_wrap=True, overflow="ellipsis", crop=True)
 
     def _render(self) -> Text:
-        line = Text(self.tally.line(time.monotonic()), style="dim")
+        told = f"{self.tally.line(time.monotonic())}  {self._beside()}".rstrip()
+        line = Text(told, style="dim", no_wrap=True, overflow="ellipsis")
         if self.watched is None or not self.watched.key:
             return line
         return Text("\n").join([self.watched.text(), line])
@@ -157,9 +169,50 @@ class LiveProgress(QuietProgress):
         self._live.stop()
 
 
+def in_terminal() -> bool:
+    """Return whether standard error is a terminal."""
+    return Console(file=sys.stderr).is_terminal
+
+
 def is_watched() -> bool:
     """Return whether somebody sees standard error: in a terminal or a notebook."""
-    return Console(file=sys.stderr).is_terminal or in_notebook()
+    return in_terminal() or in_notebook()
+
+
+def tally_of(items: int, run: Run | None) -> ProgressTally:
+    """Return the numbers of `items` items, of which a run may have results."""
+    tally = ProgressTally(items)
+    if run is not None:
+        for _, row in run.results():
+            tally.add(LaneResult.from_json(row))
+        saved = run.checkpoints()
+        tally.again = run.keys_after(saved[-1].tick if saved else 0)
+    tally.before = tally.earlier = tally.done
+    return tally
+
+
+def display_of(
+    tally: Tally,
+    *,
+    watch: bool = False,
+    replies: bool = True,
+    beside: Callable[[], str] = str,
+) -> ProgressDisplay:
+    """Return what shows the numbers on standard error: a live line in a terminal, else lines.
+
+    In a notebook a bar of items, where tqdm is installed. `watch`: show the tokens of one item,
+    too. `replies`: in a terminal, print accepted ones. `beside` returns what a live line says
+    after the numbers.
+    """
+    watched = Watched() if watch else None
+    # On standard error, so that --json and pipes get only results on standard output.
+    console = Console(file=sys.stderr, highlight=False)
+    if in_notebook():
+        if isinstance(tally, ProgressTally) and not watch and (tqdm := load_tqdm()) is not None:
+            return NotebookProgress(tally, tqdm)
+    elif console.is_terminal:
+        return LiveProgress(tally, console, watched, replies=replies, beside=beside)
+    return PlainProgress(tally, sys.stderr, watched)
 
 
 def progress_of(
@@ -172,20 +225,4 @@ def progress_of(
     """
     if quiet and not watch:
         return QuietProgress()
-    tally = ProgressTally(items)
-    if run is not None:
-        for _, row in run.results():
-            tally.add(LaneResult.from_json(row))
-        saved = run.checkpoints()
-        tally.again = run.keys_after(saved[-1].tick if saved else 0)
-    tally.before = tally.earlier = tally.done
-    watched = Watched() if watch else None
-    # On standard error, so that --json and pipes get only results on standard output.
-    console = Console(file=sys.stderr, highlight=False)
-    if in_notebook():
-        tqdm = None if watch else load_tqdm()
-        if tqdm is not None:
-            return NotebookProgress(tally, tqdm)
-    elif console.is_terminal:
-        return LiveProgress(tally, console, watched)
-    return PlainProgress(tally, sys.stderr, watched)
+    return display_of(tally_of(items, run), watch=watch)

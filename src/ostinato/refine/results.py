@@ -176,7 +176,7 @@ def _drafts(attempts: Sequence[Attempt]) -> Iterable[Draft]:
             lost=lost,
             before=attempt.text[:kept],
             taken_back=attempt.text[kept:],
-            check=_blamed(stopped, attempt.verdicts) if stopped.kind is StopKind.FAILED else (),
+            check=blamed(stopped, attempt.verdicts) if stopped.kind is StopKind.FAILED else (),
             message=stopped.sentence,
             answer=attempt.action.name,
             verdicts=attempt.verdicts,
@@ -203,7 +203,7 @@ def _common_prefix(one: str, other: str) -> int:
     return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _blamed(stopped: Stopped, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+def blamed(stopped: Stopped, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
     """Return the checks that stopped a draft: those that failed, else the one of the prefix
     verdict.
     """

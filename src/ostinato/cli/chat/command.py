@@ -6,15 +6,15 @@ import json
 import sys
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from ostinato.cli.options import flag_of, json_option, model_options, seed_option
-from ostinato.cli.presenters import View, drive
+from ostinato.cli.following import View, display_for, followed, view_options
+from ostinato.cli.options import flag_of, model_options, seed_option
+from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options, way_back
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError, RunError
@@ -111,15 +111,13 @@ def spelled(name: str) -> str:
     help="Write the conversation as a line of JSON.",
 )
 @seed_option
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-@json_option
+@view_options
 @recording_options(spelled)
 def chat(
     recording: Recording,
     origin: str | None,
     at: int | None,
-    quiet: bool,
-    as_json: bool,
+    view: View,
     **settings: Any,
 ) -> None:
     """Talk with MODEL, or let it talk with another one (--with).
@@ -134,7 +132,7 @@ def chat(
         raise InputError("--at must be given with --from, got it alone. Name the chat.")
     typed = _typed(settings)
     config = _branch(recording, origin, at, typed) if origin else _same(recording, typed)
-    sys.exit(drive(config, recording, View(as_json=as_json, quiet=quiet), spelled))
+    sys.exit(drive(config, recording, view, spelled))
 
 
 def _typed(settings: dict[str, Any]) -> dict[str, Any]:
@@ -246,27 +244,29 @@ def present(config: ChatRun, run: RunSource | None, view: View) -> Exit:
         _told(told, run, view, f"The conversation has ended. {_go_on(run)}")
         return Exit.DONE
     patient = console.is_live and sys.stdin.isatty() and not config.partner
-    work = build_chat(
-        config, run=run, stage=console, patient=patient, say=partial(click.echo, err=True)
-    )
+    work = build_chat(config, run=run, stage=console, patient=patient, say=view.say)
     console.work = work
     for line in work.left_out:
         console.tell(line)
-    interrupted = _drive(work, console, patient=patient)
+    interrupted = _drive(work, console, view, patient=patient)
     console.end_line()
     work.finish()
     return _ended(work, console, view, interrupted=interrupted)
 
 
-def _drive(work: ChatWork, console: Console, *, patient: bool) -> bool:
+def _drive(work: ChatWork, console: Console, view: View, *, patient: bool) -> bool:
     """Drive a chat to its end or a pause; return whether a signal has ended it."""
     from ostinato.loop import ends_by_signal
+    from ostinato.refine import StepTally
 
     typing = console.stops_answers() if patient else nullcontext()
-    with ends_by_signal(work.loop) as signaled, work.loop, typing:
+    display = display_for(StepTally(work.loop), view, alone=True)
+    following = followed(work.loop, view, display)
+    with ends_by_signal(work.loop) as signaled, following, work.loop, typing:
         try:
             for step in work.loop:
                 work.watch(step)
+                display.step(step)
                 if patient and work.lanes.counts()["waiting"]:
                     console.tell(_how_to_answer(work))
         finally:

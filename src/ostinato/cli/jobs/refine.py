@@ -6,17 +6,18 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from ostinato.arguments import reason
+from ostinato.cli.following import View, display_for, followed, view_options
 from ostinato.cli.jobs.job_exports import claim_exports, require_exports, write_exports
 from ostinato.cli.jobs.job_input import input_kept
-from ostinato.cli.options import journal_option, json_option, near
-from ostinato.cli.presenters import View
+from ostinato.cli.options import journal_option, near
 from ostinato.cli.recording import resume_line
 from ostinato.cli.run_loop import RESUME, Exit
 from ostinato.errors import InputError
@@ -74,8 +75,7 @@ if TYPE_CHECKING:
 @click.option("--model", metavar="NAME", help="Model, without an adapter.  [default: the job's]")
 @click.option("--adapter", metavar="NAME", help="Adapter: a name or folder.  [default: the job's]")
 @click.option("--seed", type=int, help="Random seed.  [default: the job's]")
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-@json_option
+@view_options
 def refine(
     job_file: Path | None,
     new: Path | None,
@@ -94,8 +94,7 @@ def refine(
     model: str | None,
     adapter: str | None,
     seed: int | None,
-    quiet: bool,
-    as_json: bool,
+    view: View,
 ) -> None:
     """Generate a reply for every item of the job JOB.toml until it passes the job's checks.
 
@@ -124,9 +123,9 @@ def refine(
             if dry_run:
                 from ostinato.cli.jobs.dry_run import show_job
 
-                show_job(job, limit, as_json=as_json)
+                show_job(job, limit, as_json=view.as_json)
                 return
-            view = View(show=watch, as_json=as_json, quiet=quiet)
+            view = replace(view, show=watch)
             code = _run(job, journal, limit, mode, run_name, exports, only, view)
     except KeyboardInterrupt:
         click.echo(f"Interrupted. {RESUME}", err=True)
@@ -191,7 +190,7 @@ def _run(
             name=run_name,
             only=only,
             exports=exports,
-            say=_say_in(view),
+            say=view.say,
         )
         return _drive(work, exports, view)
 
@@ -200,27 +199,27 @@ def present(config: JobRunConfig, run: RunSource | None, view: View) -> Exit:
     """Resume the run of a job; write its output, its report and its exports."""
     from ostinato.refine import reopen_job
 
-    work = reopen_job(config, run, say=_say_in(view))
+    work = reopen_job(config, run, say=view.say)
     require_exports(work.job, config.exports)
     return _drive(work, config.exports, view)
 
 
 def _drive(work: JobRun, exports: Sequence[Path], view: View) -> Exit:
-    quiet, say = view.quiet or view.as_json, _say_in(view)
     work.settle()
-    if work.reused and not quiet:
-        click.echo(f"{_reused(work)} taken over from earlier runs of the job.", err=True)
+    if work.reused:
+        view.say(f"{_reused(work)} taken over from earlier runs of the job.")
     already = work.finished or work.out_of_budget or work.ended_by_person
     # Output and report are written even if nothing is left to do: they may have been deleted.
-    if already:
-        outcome = work.write(work.stopped, say=say)
-    else:
-        outcome = _work(work, say, watch=view.show, quiet=quiet)
+    outcome = work.write(work.stopped, say=view.say) if already else _work(work, view)
     code = _code(outcome)
     exported = write_exports(work, outcome, exports)
     if view.as_json:
         click.echo(json.dumps({**_summary(work, outcome, code), **exported.to_json()}))
-    elif not quiet:
+    elif view.quiet:
+        click.echo(_figures(outcome))
+        for line in _errors(work, outcome):
+            click.echo(line, err=True)
+    else:
         _report(work, outcome, code, already=already)
         for line in exported.lines():
             click.echo(line)
@@ -232,31 +231,23 @@ def _reused(work: JobRun) -> str:
     return f"{work.reused} of {len(work.items)} replies {verb}"
 
 
-def _say_in(view: View) -> Callable[[str], None]:
-    """Return what prints lines about the progress, where the view is not quiet."""
-    quiet = view.quiet or view.as_json
-    return lambda line: None if quiet else click.echo(line, err=True)
-
-
-def _work(work: JobRun, say: Callable[[str], None], *, watch: bool, quiet: bool) -> Outcome:
+def _work(work: JobRun, view: View) -> Outcome:
     """Run the loop to its end or interruption; then write the output and the report."""
     from ostinato.loop import ends_by_signal
-    from ostinato.refine import progress_of
+    from ostinato.refine import tally_of
 
-    progress = progress_of(len(work.items), work.run, watch=watch, quiet=quiet)
-    if work.budget_change and not quiet:
-        click.echo(f"{work.budget_change} The job resumes.")
-    if work.needs_model:
-        progress.loading()
-    loop = work.loop(say=say)
+    progress = display_for(tally_of(len(work.items), work.run), view, replies=True)
+    if work.budget_change:
+        view.say(f"{work.budget_change} The job resumes.", err=False)
+    loop = work.loop(say=view.say)
     began = time.monotonic()
     try:
-        with ends_by_signal(loop), progress:
+        with ends_by_signal(loop), followed(loop, view, progress):
             loop.run(progress.step)
     finally:
         # Also after an error or a second Ctrl-C: the user has paid for what is done.
         work.output_claim.add_seconds(work.run.id, time.monotonic() - began)
-        outcome = work.write(loop.stopped, say=say)
+        outcome = work.write(loop.stopped, say=view.say)
     return outcome
 
 
@@ -288,9 +279,34 @@ def _report(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> Non
     summary, job = outcome.summary, work.job
     if already and not summary.unfinished:
         click.echo("The job is finished: nothing was left to do.")
+    click.echo(_figures(outcome))
+    click.echo(f"  run      {work.run.name}")
+    if outcome.kept:
+        click.echo(f"  kept     {_kept(work, outcome)}")
+    else:
+        click.echo(f"  replies  {near(job.output)}")
+        click.echo(f"  report   {near(job.report)}")
+    for line in _errors(work, outcome):
+        click.echo(line)
+    for line in _next(work, outcome, code):
+        click.echo(line)
+
+
+def _errors(work: JobRun, outcome: Outcome) -> Iterator[str]:
+    """Yield a line for each item that could not be worked on, as far as there is room."""
+    for id, number, sentence in outcome.errors:
+        line = f", {place(work.job.input, number)}" if number else ""
+        yield f"  error    {id}{line}: {sentence}"
+    if (more := outcome.summary.errors - len(outcome.errors)) > 0:
+        yield f"  error    and {more} more items"
+
+
+def _figures(outcome: Outcome) -> str:
+    """Return the line that says how many items were accepted, and at what cost."""
+    summary = outcome.summary
     per = summary.per_accepted
     cost = f"; {per:.2f} tokens computed per accepted token" if per is not None else ""
-    click.echo(
+    return (
         f"{summary.accepted} of {summary.items} accepted ({summary.revised} revised), "
         f"{summary.given_up} given up"
         + (f", {summary.errors} not workable" if summary.errors else "")
@@ -298,19 +314,6 @@ def _report(work: JobRun, outcome: Outcome, code: Exit, *, already: bool) -> Non
         + cost
         + "."
     )
-    click.echo(f"  run      {work.run.name}")
-    if outcome.kept:
-        click.echo(f"  kept     {_kept(work, outcome)}")
-    else:
-        click.echo(f"  replies  {near(job.output)}")
-        click.echo(f"  report   {near(job.report)}")
-    for id, number, sentence in outcome.errors:
-        line = f", {place(job.input, number)}" if number else ""
-        click.echo(f"  error    {id}{line}: {sentence}")
-    if summary.errors > len(outcome.errors):
-        click.echo(f"  error    and {summary.errors - len(outcome.errors)} more items")
-    for line in _next(work, outcome, code):
-        click.echo(line)
 
 
 def _kept(work: JobRun, outcome: Outcome) -> str:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ostinato.cli.following import View, display_for, followed, view_options
 from ostinato.cli.minigame.keyboard import full_screen, require_terminal
 from ostinato.cli.minigame.teacher import HELP, Teacher
-from ostinato.cli.options import flag_of, json_option, seed_option
-from ostinato.cli.presenters import View, drive
+from ostinato.cli.options import flag_of, seed_option
+from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options, way_back
 from ostinato.cli.run_loop import Exit
 from ostinato.errors import InputError
@@ -53,7 +54,7 @@ def spelled(name: str) -> str:
 )
 @click.option("--speed", type=float, default=5.0, help="Moves per second, 0.5 to 30.")
 @seed_option
-@json_option
+@view_options
 @recording_options(spelled)
 def teach(
     recording: Recording,
@@ -62,7 +63,7 @@ def teach(
     presses: int | None,
     speed: float,
     seed: int,
-    as_json: bool,
+    view: View,
 ) -> None:
     """Teach a policy that plays the mini-game, by thumbs up and down.
 
@@ -72,7 +73,7 @@ def teach(
     """
     from ostinato.reward.minigame import TeachRun, player_digest, policy_place
 
-    if as_json and not auto:
+    if view.as_json and not auto:
         raise InputError("--json must come with --auto, got it alone: the game is shown instead.")
     config = TeachRun(
         policy=policy_place(policy),
@@ -82,7 +83,7 @@ def teach(
         seed=seed,
         weights=player_digest(policy),
     )
-    sys.exit(drive(config, recording, View(as_json=as_json), spelled))
+    sys.exit(drive(config, recording, view, spelled))
 
 
 def present(config: TeachRun, run: RunSource | None, view: View) -> Exit:
@@ -98,7 +99,7 @@ def present(config: TeachRun, run: RunSource | None, view: View) -> Exit:
     assert isinstance(work, TeachWork)
     with ends_by_signal(work.loop) as signaled:
         if config.auto:
-            _by_rule(work, quiet=view.as_json or view.quiet)
+            _by_rule(work, view)
         else:
             with full_screen() as (keyboard, screen):
                 Teacher(work, keyboard, screen).teach()
@@ -106,19 +107,23 @@ def present(config: TeachRun, run: RunSource | None, view: View) -> Exit:
     left = recorded is not None and recorded.status != "stopped"
     if not left and not signaled.number:
         work.finish()
-    _report(work, as_json=view.as_json)
+    _report(work, view)
     if left:
         click.echo(way_back(recorded), err=True)
     return Exit.INTERRUPTED if signaled.number else Exit.DONE
 
 
-def _by_rule(work: TeachWork, *, quiet: bool) -> None:
+def _by_rule(work: TeachWork, view: View) -> None:
     """Let the simulated teacher watch every move; say now and then what the policy has learned."""
-    told = work.teaching.presses
-    with work.loop:
-        for _ in work.loop:
+    from ostinato.refine import StepTally
+
+    told, loop = work.teaching.presses, work.loop
+    display = display_for(StepTally(loop), view, alone=True)
+    with followed(loop, view, display), loop:
+        for step in loop:
+            display.step(step)
             work.press_by_rule()
-            if not quiet and work.teaching.presses >= told + TOLD:
+            if view.says and work.teaching.presses >= told + TOLD:
                 told = work.teaching.presses
                 click.echo(f"{told} presses: {_taste(work)}")
 
@@ -126,13 +131,15 @@ def _by_rule(work: TeachWork, *, quiet: bool) -> None:
 # The end ----------------------------------------------------------------------------------------
 
 
-def _report(work: TeachWork, *, as_json: bool) -> None:
-    if as_json:
+def _report(work: TeachWork, view: View) -> None:
+    if view.as_json:
         click.echo(json.dumps(_summary(work)))
         return
     teaching, stopped = work.teaching, work.loop.stopped
     games = f"{teaching.games} game{'s' * (teaching.games != 1)}"
     click.echo(f"{teaching.presses} presses in {teaching.steps} moves, {games}: {_taste(work)}")
+    if view.quiet:
+        return
     if work.results is not None:
         for name, each in zip(("Untaught", "Taught"), work.results, strict=True):
             click.echo(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from ostinato.cli.following import View, view_options
 from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.artifacts import artifacts
@@ -252,10 +254,10 @@ def branch(
     help="Run the Python code that the run names, and use files outside of the journal's folder.",
 )
 @click.option("--show", is_flag=True, help="Show its steps, if runs of its kind can.")
-@json_option
+@view_options
 @journal_option("path")
 def resume(
-    name: str, until: str | None, trust: bool, show: bool, as_json: bool, path: Path | None
+    name: str, until: str | None, trust: bool, show: bool, view: View, path: Path | None
 ) -> None:
     """Resume the paused, interrupted or killed run NAME.
 
@@ -272,15 +274,13 @@ def resume(
     Exit codes: 0 it ended on its own or on request; 2 an argument or a file is wrong; 130
     interrupted (Ctrl-C or SIGTERM).
     """
-    from ostinato.cli.presenters import View
     from ostinato.cli.runs.resume import resume_run
     from ostinato.loop import sigterm_interrupts
 
     with opened(path) as journal, sigterm_interrupts():
         run = journal.get(name)
         try:
-            view = View(show=show, as_json=as_json)
-            code = resume_run(run, until, view, trust=trust)
+            code = resume_run(run, until, replace(view, show=show), trust=trust)
         except KeyboardInterrupt:
             click.echo(f"Interrupted. To resume: {resume_hint(run)}", err=True)
             code = Exit.INTERRUPTED

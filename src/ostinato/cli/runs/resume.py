@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import click
 
-from ostinato.cli.presenters import View, presenter
+from ostinato.cli.following import View, display_for, followed
+from ostinato.cli.presenters import presenter
 from ostinato.cli.recording import asks_trust, resume_line
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.resume_hint import not_built, resume_hint
@@ -27,6 +28,7 @@ from ostinato.loop import (
     parse,
     up_to_date,
 )
+from ostinato.refine import StepTally
 from ostinato.runs import changed_config, config_of
 
 # A dotted name and nothing else: a journal may come from someone else.
@@ -42,7 +44,6 @@ def resume_run(run: Run, until: str | None, view: View, *, trust: bool) -> Exit:
     row, config = run.now(), config_of(run)
     if config is not None:
         return _resume_built(run, config, until, view, trust=trust)
-    as_json = view.as_json
     if "factory" not in row.spec:
         raise not_built(run)
     other = None if until is None else parse(until)
@@ -63,7 +64,7 @@ def resume_run(run: Run, until: str | None, view: View, *, trust: bool) -> Exit:
         # The new condition already holds, such as Steps(6) at tick 6.
         loop.close()
         raise RunError(_needs_until(run))
-    return _drive(run, loop, as_json=as_json)
+    return _drive(run, loop, view)
 
 
 def _resume_built(
@@ -95,14 +96,15 @@ def _until(config: RunConfig, until: str) -> RunConfig:
     return changed_config(config, {"until": until})
 
 
-def _drive(run: Run, loop: Loop, *, as_json: bool) -> Exit:
+def _drive(run: Run, loop: Loop, view: View) -> Exit:
     began = loop.tick
     end = "" if loop.until == Never() else f", until {loop.until}"
-    click.echo(f"Resuming {run.name} at tick {began}{end}.", err=as_json)
-    with ends_by_signal(loop) as signaled:
-        stopped = loop.run()
+    view.say(f"Resuming {run.name} at tick {began}{end}.", err=False)
+    display = display_for(StepTally(loop), view)
+    with ends_by_signal(loop) as signaled, followed(loop, view, display):
+        stopped = loop.run(display.step)
     row = run.now()
-    if as_json:
+    if view.as_json:
         click.echo(json.dumps({**row.to_json(), "began": began, "why": stopped.to_json()}))
     else:
         click.echo(f"{stopped.sentence} ({stopped.kind.value}, tick {row.tick})")

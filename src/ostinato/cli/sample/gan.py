@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from ostinato.cli.options import json_option, seed_option
-from ostinato.cli.presenters import View, drive
+from ostinato.cli.following import View, view_options
+from ostinato.cli.options import seed_option
+from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options
 from ostinato.cli.sample.image import require_path, spelled, target_of
 from ostinato.cli.sample.image_checks import check_options, checks_of, place_of
@@ -31,9 +32,9 @@ from ostinato.cli.sample.image_checks import check_options, checks_of, place_of
     type=click.Path(path_type=Path),
     help="A .png or a folder of images.  [default: a new sample.png]",
 )
-@json_option
+@view_options
 @recording_options(spelled)
-def gan(recording: Recording, model: str, out: Path | None, as_json: bool, **params: Any) -> None:
+def gan(recording: Recording, model: str, out: Path | None, view: View, **params: Any) -> None:
     """Draw images with MODEL, a folder of `ostinato train gan`, each in one step.
 
     With checks, an image that fails is drawn again of other noise.
@@ -49,4 +50,4 @@ def gan(recording: Recording, model: str, out: Path | None, as_json: bool, **par
         weights=generator_digest(model),
         **params,
     )
-    sys.exit(drive(config, recording, View(as_json=as_json), spelled))
+    sys.exit(drive(config, recording, view, spelled))

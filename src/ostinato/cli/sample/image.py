@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ostinato.cli.options import flag_of, json_option, seed_option
-from ostinato.cli.presenters import View, drive
+from ostinato.cli.following import View, view_options
+from ostinato.cli.options import flag_of, seed_option
+from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options
 from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, results_of
 from ostinato.cli.sample.image_checks import check_options, checks_of, place_of
@@ -102,7 +103,7 @@ def spelled(name: str) -> str:
     type=click.IntRange(min=1),
     help="Steps between checkpoints, to branch from.",
 )
-@json_option
+@view_options
 @recording_options(spelled)
 def image(
     recording: Recording,
@@ -113,7 +114,7 @@ def image(
     show_steps: bool,
     out: Path | None,
     checkpoint_every: int | None,
-    as_json: bool,
+    view: View,
     **params: Any,
 ) -> None:
     """Generate images with MODEL: a folder of `ostinato train image`, the shipped `digits`, or the
@@ -142,7 +143,7 @@ def image(
         config = pipeline_config(model, options, **common)
     else:
         config = _denoiser_config(model, options, params, **common)
-    sys.exit(drive(config, recording, View(as_json=as_json), spelled))
+    sys.exit(drive(config, recording, view, spelled))
 
 
 def present(config: ImageSamplingRun, run: RunSource | None, view: View) -> Exit:
@@ -153,14 +154,15 @@ def present(config: ImageSamplingRun, run: RunSource | None, view: View) -> Exit
     work = build_config(config, run=run)
     assert isinstance(work, ImageWork)
     for note in work.notes:
-        click.echo(note, err=True)
-    results = results_of(work)
+        view.say(note)
+    results = results_of(work, work.count, view)
     if not results:
         exit_interrupted(0, work.count, "images", work.loop.recorded_as)
     refuse_errors(results)
     work.finish()
-    _show(work)
-    _report(results, config.out, view.as_json)
+    if view.says:
+        _show(work)
+    _report(results, config.out, view)
     if len(results) < work.count:
         exit_interrupted(len(results), work.count, "images", work.loop.recorded_as)
     return Exit.DONE
@@ -259,7 +261,7 @@ def _shows_color() -> bool:
     return sys.stdout.isatty() and colors and not os.environ.get("NO_COLOR")
 
 
-def _report(results: Sequence[LaneResult], target: Path, as_json: bool) -> None:
+def _report(results: Sequence[LaneResult], target: Path, view: View) -> None:
     images: list[dict[str, Any]] = [
         {
             "key": result.key,
@@ -270,11 +272,11 @@ def _report(results: Sequence[LaneResult], target: Path, as_json: bool) -> None:
         }
         for result in results
     ]
-    if as_json:
+    if view.as_json:
         click.echo(json.dumps({"out": str(target), "images": images}))
         return
     reasons = Counter(result.stopped.sentence for result in results)
-    for sentence, count in reasons.most_common(REASONS):
+    for sentence, count in reasons.most_common(0 if view.quiet else REASONS):
         click.echo(f"{count} of {len(results)}: {sentence}")
     calls = sum(image["calls"] for image in images)
     click.echo(f"Wrote {target} ({calls:g} calls of the network).")

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ostinato.arguments import counted
-from ostinato.cli.options import flag_of, json_option, seed_option
-from ostinato.cli.presenters import View, drive
+from ostinato.cli.following import View, view_options
+from ostinato.cli.options import flag_of, seed_option
+from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options
 from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, results_of
 from ostinato.errors import InputError
@@ -46,14 +47,14 @@ def spelled(name: str) -> str:
 @click.option("--steps", type=click.IntRange(min=1), help="Steps, for unmask.  [default: 12]")
 @seed_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The .png to write.")
-@json_option
+@view_options
 @recording_options(spelled)
 def image_tokens(
     recording: Recording,
     folder: Path,
     prompt: tuple[str, ...],
     out: Path,
-    as_json: bool,
+    view: View,
     **settings: Any,
 ) -> None:
     """Generate images with FOLDER (of `ostinato train image-tokens`), a row for each prompt."""
@@ -69,7 +70,7 @@ def image_tokens(
         **settings,
     )
     config = with_defaults(config)
-    sys.exit(drive(config, recording, View(as_json=as_json), spelled))
+    sys.exit(drive(config, recording, view, spelled))
 
 
 def present(config: SampleImageTokensRun, run: RunSource | None, view: View) -> Exit:
@@ -79,8 +80,8 @@ def present(config: SampleImageTokensRun, run: RunSource | None, view: View) -> 
 
     work = build_config(config, run=run)
     assert isinstance(work, ImageTokensWork)
-    results = results_of(work)
     count = len(work.prompts)
+    results = results_of(work, count, view)
     if len(results) < count:
         exit_interrupted(len(results), count, "images", work.loop.recorded_as)
     refuse_errors(results)

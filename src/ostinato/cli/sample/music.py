@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ostinato.cli.options import flag_of, json_option, seed_option
-from ostinato.cli.presenters import View, drive
+from ostinato.cli.following import View, view_options
+from ostinato.cli.options import flag_of, seed_option
+from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options
 from ostinato.cli.run_loop import Exit, exit_interrupted, refuse_errors, results_of
 from ostinato.errors import InputError
@@ -68,7 +69,7 @@ def spelled(name: str) -> str:
     "--rounds", type=click.IntRange(min=1), help=f"Drafts per piece.  [default: {ROUNDS}]"
 )
 @click.option("--tempo", type=float, default=72.0, help="Quarter notes per minute, 10 to 400.")
-@json_option
+@view_options
 @recording_options(spelled)
 def music(
     recording: Recording,
@@ -86,7 +87,7 @@ def music(
     strategy: Literal["backtrack", "resample", "smc"] | None,
     rounds: int | None,
     tempo: float,
-    as_json: bool,
+    view: View,
 ) -> None:
     """Write a chorale with MODEL: the shipped `chorales`, or a folder of `ostinato train music`.
 
@@ -112,7 +113,7 @@ def music(
         weights=music_digest(model),
         **_columns(key, start, first, melody),
     )
-    sys.exit(drive(config, recording, View(as_json=as_json), spelled))
+    sys.exit(drive(config, recording, view, spelled))
 
 
 def present(config: SampleMusicRun, run: RunSource | None, view: View) -> Exit:
@@ -122,7 +123,7 @@ def present(config: SampleMusicRun, run: RunSource | None, view: View) -> Exit:
 
     work = build_config(config, run=run)
     assert isinstance(work, MusicWork)
-    results = results_of(work)
+    results = results_of(work, config.count, view)
     if len(results) < config.count:
         exit_interrupted(len(results), config.count, "pieces", work.loop.recorded_as)
     refuse_errors(results)

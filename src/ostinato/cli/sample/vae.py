@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ostinato.cli.options import flag_of, json_option, seed_option
-from ostinato.cli.presenters import View, drive
+from ostinato.cli.following import View, view_options
+from ostinato.cli.options import flag_of, seed_option
+from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options
 from ostinato.cli.sample.image import target_of
 from ostinato.cli.sample.image_checks import place_of
@@ -59,7 +60,7 @@ def spelled(name: str) -> str:
     type=click.Path(path_type=Path),
     help="A .png or a folder of images.  [default: a new sample.png]",
 )
-@json_option
+@view_options
 @recording_options(spelled)
 def vae(
     recording: Recording,
@@ -71,7 +72,7 @@ def vae(
     interpolate_to: int | None,
     unit: int | None,
     out: Path | None,
-    as_json: bool,
+    view: View,
 ) -> None:
     """Decode images with MODEL, a folder of `ostinato train vae`.
 
@@ -102,7 +103,7 @@ def vae(
         unit=unit,
         weights=vae_digest(model),
     )
-    sys.exit(drive(config, recording, View(as_json=as_json), spelled))
+    sys.exit(drive(config, recording, view, spelled))
 
 
 def _shown(images: tuple[Path, ...], count: int, to: int | None, unit: int | None) -> Shown:

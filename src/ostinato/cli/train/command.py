@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ostinato.cli.presenters import View
+from ostinato.cli.following import View
 from ostinato.cli.train.line import Line, every_number
 from ostinato.cli.train.options import TrainingOptions, training_command
 from ostinato.cli.train.progress import Sample, TrainingView, plan_sentence
@@ -64,7 +64,7 @@ class TrainCommand:
         name = self.kind.rpartition(" ")[2]
         return training_command(name, self.help, config, self.overrides, self.train)
 
-    def train(self, options: TrainingOptions) -> None:
+    def train(self, options: TrainingOptions, view: View) -> None:
         """Train as the command does: plan it, find or make its run, drive it, and save it.
 
         Exits with the command's code where the training was interrupted or diverged.
@@ -76,7 +76,7 @@ class TrainCommand:
         complete = options.complete(config.placed(), prepared)
         with options.named.opened(complete, options.spelled, SAME) as run:
             plan = plan_sentence(complete.training, config.training, options)
-            code = self.present(complete, run, View(), plan=plan, prepared=prepared)
+            code = self.present(complete, run, view, plan=plan, prepared=prepared)
         if code:
             sys.exit(code)
 

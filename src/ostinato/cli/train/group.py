@@ -17,7 +17,7 @@ from ostinato.cli.train.text import TEXT
 from ostinato.cli.train.vae import VAE
 
 if TYPE_CHECKING:
-    from ostinato.cli.presenters import View
+    from ostinato.cli.following import View
     from ostinato.cli.run_loop import Exit
     from ostinato.journal import RunConfig, RunSource
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ostinato.cli.following import View, view_options
 from ostinato.cli.options import (
     Option,
     add_options,
@@ -198,6 +199,7 @@ def _run_options(config: type[TrainingRun]) -> Option:
         click.option("--run", "run_name", help=f"Name of the run.  [default: {usual}]"),
         journal_option(),
         no_journal_option,
+        view_options,
     )
 
 
@@ -209,7 +211,7 @@ def training_command(
     text: str,
     config: type[TrainingRun],
     overrides: Overrides,
-    act: Callable[[TrainingOptions], None],
+    act: Callable[[TrainingOptions, View], None],
 ) -> click.Command:
     """Return a command of the options of a configuration and of every run, which it hands to `act`.
 
@@ -223,7 +225,7 @@ def training_command(
             raise TypeError(f"Options must have names of their own, got {sorted(twice)} twice.")
         others |= more
 
-    def command(**params: Any) -> None:
+    def command(*, view: View, **params: Any) -> None:
         ends = {name: params.pop(name) for name in END_FIELDS}
         recording = Recording(
             name=params.pop("run_name"),
@@ -240,7 +242,7 @@ def training_command(
         )
         options.require_valid()
         with fields_as_options(options.spelled):
-            act(options)
+            act(options, view)
 
     add = add_options(
         *arguments_of(config),

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ostinato.cli.following import EventProgress, View, followed
 from ostinato.cli.options import near
-from ostinato.cli.presenters import View
 from ostinato.cli.recording import resume_line, way_back
 from ostinato.cli.run_loop import Exit
+from ostinato.cli.train.line import Line, means
 from ostinato.errors import RunError
 
 if TYPE_CHECKING:
-    from ostinato.cli.train.line import Line
     from ostinato.cli.train.options import TrainingOptions
     from ostinato.journal import Run
-    from ostinato.loop import Step
+    from ostinato.loop import Report, Step
+    from ostinato.refine import ProgressDisplay
     from ostinato.train import Trainer, TrainerConfig, TrainingWork
 
 LINE_SECONDS = 5  # between two lines of progress
@@ -47,7 +48,12 @@ class TrainingView:
     ) -> None:
         self._work, self._loop, self._view = work, work.loop, view
         self._line, self._sample, self._caller = line, sample, caller
+        from ostinato.refine import StepTally
+
         self._signaled = False
+        self._tally = StepTally(work.loop)
+        self._report: Report = {}  # of the last step
+        self._began, self._shown = time.monotonic(), 0.0  # the first step is printed at once
         self._attempts = len(work.loop.attempts)  # those of the sessions before
 
     def drive(self, plan: str) -> Exit:
@@ -58,9 +64,15 @@ class TrainingView:
         return self._finish()
 
     def _say(self, line: str, *, err: bool = False) -> None:
-        """Print a line unless it is empty; with `--json` what is printed is the object alone."""
-        if line:
-            click.echo(line, err=err or self._view.as_json)
+        """Print a line about the work, unless it is empty."""
+        self._view.say(line, err=err)
+
+    def _say_always(self, line: str, *, err: bool = False) -> None:
+        """Print a line of the result, also with `--quiet`."""
+        if self._view.quiet and not self._view.as_json:
+            click.echo(line, err=err)
+        else:
+            self._say(line, err=err)
 
     def _announce(self, plan: str) -> None:
         """Say how large the training is, where it begins, and what was planned."""
@@ -88,17 +100,40 @@ class TrainingView:
         if loop.stopped is not None:  # a finished run: its weights are only saved again
             loop.close()
             return
-        shown = -float("inf")  # the first step is printed at once: it shows that it works
-        with ends_by_signal(loop) as signaled, loop:
+        display = self._display()
+        with ends_by_signal(loop) as signaled, followed(loop, self._view, display), loop:
             for step in loop:
-                now = time.monotonic()
-                if self._work.config.measure in step.report or now - shown > LINE_SECONDS:
-                    self._say_step(step.position, step.report)
-                    shown = now
+                self._report = step.report
+                display.step(step)
+                self._say_now(step)
                 self._say_gone_back()
                 if self._sample is not None and "sample" in step.report:
                     self._say(self._sample(step, self._work))
         self._signaled = signaled.number != 0
+
+    def _display(self) -> ProgressDisplay:
+        """Return what shows the progress: events, or in a terminal a line that is rewritten."""
+        from ostinato.refine import QuietProgress, display_of, in_terminal
+
+        if self._view.sends_events:
+            measure = self._work.config.measure
+            return EventProgress(self._tally, means, lambda report: measure in report)
+        if self._view.says and in_terminal():
+            return display_of(self._tally, beside=lambda: self._line(self._report))
+        return QuietProgress(self._tally)  # what is printed of the steps says how far it is
+
+    def _say_now(self, step: Step) -> None:
+        """Print a line of a step that was validated, and of others now and then."""
+        from ostinato.refine import in_terminal, interval
+
+        now = time.monotonic()
+        measured = self._work.config.measure in step.report
+        since = now - self._began
+        due = not in_terminal() and now - self._shown > max(LINE_SECONDS, interval(since))
+        if self._view.says and (measured or due or not self._shown):
+            rest = self._tally.rest(now)
+            self._say_step(step.position, step.report, f"  ({rest})" if rest else "")
+            self._shown = now
 
     def _finish(self) -> Exit:
         """Save the best weights, and say why the training ended."""
@@ -111,11 +146,11 @@ class TrainingView:
             work.finish()
         except RunError as error:
             self._say_last()
-            self._say(f"{str(error).rstrip('.')}{name}. {why}", err=True)
+            self._say_always(f"{str(error).rstrip('.')}{name}. {why}", err=True)
             self._print_json(None)
             return Exit.NOT_ALL
         self._say_last()
-        self._say(f"Saved in {near(work.config.out)}{name}. {why}")
+        self._say_always(f"Saved in {near(work.config.out)}{name}. {why}")
         self._say(f"These are {_saved(work.process, self._loop.position)}.")
         self._say(work.config.training.warning(self._loop.position), err=True)
         self._print_json(work.config.out)

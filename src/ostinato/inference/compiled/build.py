@@ -34,6 +34,7 @@ from ostinato.inference.compiled.variants import (
     predefined_macros,
 )
 from ostinato.models import cache_root, file_hash, instruction_sets, write_atomically
+from ostinato.waiting import waiting
 
 MARCH = "OSTINATO_MARCH"
 """The environment variable that names the processor to compute for, such as x86-64-v3 for AVX2."""
@@ -135,22 +136,12 @@ def _compiled(reason: str) -> Kernel:
     if path.parent.exists():
         check_private(path.parent)
     if not _is_whole(path):  # a cut library is not refused by the loader: it ends the process
-        compile_to(path, compiler)
+        with waiting("Compiling code for this processor, once…"):
+            compile_to(path, compiler)
     check_private(path.parent)
     library = _opened(path)
     march = os.environ.get(MARCH) or "native"
     return Kernel(library, march, False, compiler_name(macros), reason)
-
-
-def compiles_first() -> bool:
-    """Return whether opening the kernel compiles it first, which takes some seconds."""
-    try:
-        variant, _ = _choice(os.environ.get(MARCH), instruction_sets(), carried_names())
-        if variant is not None or not has_compiler():
-            return False
-        return not _is_whole(_path(_macros(find_compiler())))
-    except ModelError:
-        return False
 
 
 def _path(macros: str) -> Path:

@@ -77,6 +77,13 @@ class Condition(ABC):
         """Return whether a time limit has run out: computing again could then end elsewhere."""
         return False
 
+    def share(self, state: State, last: Step) -> float | None:
+        """Return how much of the way to its limit is done, in [0, 1]; None where nobody knows.
+
+        `last` is the last step.
+        """
+        return None
+
     def __or__(self, other: Condition | Callable[[Step], object]) -> Condition:
         return AnyOf(_parts(AnyOf, self) + _parts(AnyOf, as_condition(other)))
 
@@ -195,6 +202,9 @@ class _Joined(Condition):
     def by_clock(self, state: State) -> bool:
         return any(condition.by_clock(each) for condition, each in self._pairs(state))
 
+    def _shares(self, state: State, last: Step) -> list[float | None]:
+        return [condition.share(each, last) for condition, each in self._pairs(state)]
+
     def _pairs(self, state: State) -> Iterator[tuple[Condition, State]]:
         return zip(self.conditions, state, strict=True)
 
@@ -216,6 +226,10 @@ class AnyOf(_Joined):
         # does not end it.
         return first(condition.exhausted(each) for condition, each in self._pairs(state))
 
+    def share(self, state: State, last: Step) -> float | None:
+        known = [share for share in self._shares(state, last) if share is not None]
+        return max(known, default=None)
+
     def __str__(self) -> str:
         return self._spelled(" | ")
 
@@ -233,6 +247,10 @@ class AllOf(_Joined):
         sentence = " ".join(stop.sentence for stop in fired)
         good = _earliest(stop.last_good for stop in fired)
         return Stopped(lead.kind, sentence, str(self), numbers, good)
+
+    def share(self, state: State, last: Step) -> float | None:
+        known = [share for share in self._shares(state, last) if share is not None]
+        return min(known) if len(known) == len(self.conditions) else None
 
     def __str__(self) -> str:
         return self._spelled(" & ")

@@ -30,6 +30,9 @@ class Steps(Condition):
         sentence = f"It has taken {step.tick} steps, {limit}."
         return None, Stopped(StopKind.BUDGET, sentence, str(self), {"steps": step.tick})
 
+    def share(self, state: State, last: Step) -> float | None:
+        return min(1.0, last.tick / self.limit)
+
     def reached(self, state: State, last: Step) -> Stopped | None:
         return self.observe(state, last)[1]
 
@@ -53,6 +56,10 @@ class Epochs(Condition):
             return None, None
         sentence = f"It has completed {self.limit:g} epochs, the limit."
         return None, Stopped(StopKind.BUDGET, sentence, str(self), {"epoch": epoch})
+
+    def share(self, state: State, last: Step) -> float | None:
+        epoch = max(numbers(last.report.get("epoch")), default=None)
+        return None if epoch is None else min(1.0, epoch / self.limit)
 
     def reached(self, state: State, last: Step) -> Stopped | None:
         return self.observe(state, last)[1]
@@ -84,6 +91,9 @@ class Seconds(Condition):
 
     def exhausted(self, state: list[float]) -> Stopped | None:
         return self._verdict(state[0])
+
+    def share(self, state: list[float], last: Step) -> float | None:
+        return min(1.0, state[0] / self.limit)
 
     def by_clock(self, state: list[float]) -> bool:
         return self.exhausted(state) is not None
@@ -117,6 +127,9 @@ class Budget(Condition):
 
     def charge(self, state: float, spent: Mapping[str, float]) -> float:
         return state + spent.get(self.name, 0)
+
+    def share(self, state: float, last: Step) -> float | None:
+        return min(1.0, state / self.limit)
 
     def exhausted(self, state: float) -> Stopped | None:
         if state < self.limit:
