@@ -137,7 +137,13 @@ def display_for(
 
 @contextmanager
 def followed(loop: Loop, view: View, display: ProgressDisplay) -> Iterator[ProgressDisplay]:
-    """Show a loop while it runs; with events say that it started, and why it finished."""
+    """Show a loop while it runs; with events say that it started, and why it finished.
+
+    A run that is finished already shows nothing.
+    """
+    if loop.stopped is not None:  # it is finished, and takes no step
+        yield display
+        return
     recorded, began = loop.recorded_as, loop.tick
     if view.sends_events:
         kind = None if recorded is None else recorded.kind
