@@ -80,25 +80,27 @@ def bits_per_character(model: LanguageModel, dialogues: Iterable[Dialogue]) -> f
     return nats / math.log(2) / characters
 
 
-def cost_of_confidence(
-    model: LanguageModel, dialogues: Iterable[Dialogue], least: float, share: float
-) -> float:
+def costs_of_confidence(
+    model: LanguageModel, dialogues: Iterable[Dialogue], least: float, shares: Sequence[float]
+) -> list[float]:
     """Return the bits per character of a model whose unsure tokens are less likely, over its own.
 
-    Those with a natural log-probability below `least` have `share` of their probability; all others
+    Those with a natural log-probability below `least` have a share of their probability; all others
     gain in proportion. It is the least that this must cost: nothing else is changed.
     """
-    before = after = 0.0
+    before, after = 0.0, [0.0] * len(shares)
     for dialogue in dialogues:
         logits, targets = _predicted(model, dialogue)
         logprobs = logits.log_softmax(-1)
         unsure = logprobs < least
-        left = 1 - (1 - share) * (logprobs.exp() * unsure).sum(-1)
+        mass = (logprobs.exp() * unsure).sum(-1)
         said_unsure = unsure.gather(1, targets[:, None])[:, 0]
         own = logprobs.gather(1, targets[:, None])[:, 0]
         before -= float(own.sum())
-        after -= float((own + said_unsure * math.log(share) - left.log()).sum())
-    return after / before
+        for n, share in enumerate(shares):
+            left = (1 - (1 - share) * mass).log()
+            after[n] -= float((own + said_unsure * math.log(share) - left).sum())
+    return [each / before for each in after]
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ from ostinato.refine.job.file import read_job
 from ostinato.refine.job.job_items import read_items
 from ostinato.refine.job.job_run import refinement
 from recipes.cli_args import run
-from recipes.measures import bits_per_character, cost_of_confidence
+from recipes.measures import bits_per_character, costs_of_confidence
 from recipes.sgd import Dialogue, read_dialogues
 
 SHARES = (0.7, 0.5, 0.4, 0.3)
@@ -69,11 +69,9 @@ def costs(options: argparse.Namespace) -> dict[str, object]:
     least = next(check.least for check in job.checks if isinstance(check, Confidence))
     assert least is not None
     model, dialogues = _held_out(job, options)
-    return {
-        "model": job.model,
-        "adapter": job.adapter,
-        **{f"left_{s:g}": cost_of_confidence(model, dialogues, least, s) for s in SHARES},
-    }
+    found = costs_of_confidence(model, dialogues, least, SHARES)
+    left = {f"left_{share:g}": cost for share, cost in zip(SHARES, found, strict=True)}
+    return {"model": job.model, "adapter": job.adapter, **left}
 
 
 def _held_out(job: Job, options: argparse.Namespace) -> tuple[LanguageModel, Sequence[Dialogue]]:

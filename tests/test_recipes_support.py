@@ -85,9 +85,9 @@ def test_bits_per_character_is_the_loss_of_every_turn_given_what_came_before() -
 
 def test_a_check_of_confidence_costs_what_unsure_tokens_carry() -> None:
     model = tiny_model(context=1024)
-    rate = partial(measures.cost_of_confidence, model, [DIALOGUE])
-    assert rate(-3.5, 1.0) == pytest.approx(1)  # nothing is taken
-    assert rate(1.0, 0.5) == pytest.approx(1)  # all are unsure: all lose the same
+    rate = partial(measures.costs_of_confidence, model, [DIALOGUE])
+    assert rate(-3.5, [1.0]) == pytest.approx([1])  # nothing is taken
+    assert rate(1.0, [0.5]) == pytest.approx([1])  # all are unsure: all lose the same
     logits, targets = measures._predicted(model, DIALOGUE)
     # Of one token that a person said, and that alone is less likely than the bound:
     logprobs = logits.log_softmax(-1)
@@ -96,7 +96,7 @@ def test_a_check_of_confidence_costs_what_unsure_tokens_carry() -> None:
     moved = logits.clone()
     moved[logprobs < least] += math.log(0.25)
     expected = F.cross_entropy(moved, targets, reduction="sum") / -said.sum()
-    assert rate(least, 0.25) == pytest.approx(float(expected), rel=1e-4)
+    assert rate(least, [1.0, 0.25]) == pytest.approx([1, float(expected)], rel=1e-4)
 
 
 def test_values_said_and_made_up_are_counted() -> None:
