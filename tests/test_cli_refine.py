@@ -23,6 +23,7 @@ from rich.console import Console
 from ostinato.cli.jobs.check import check
 from ostinato.cli.jobs.refine import refine
 from ostinato.cli.jobs.why import why
+from ostinato.cli.main import cli
 from ostinato.errors import InputError
 from ostinato.journal import Journal, Stopped
 from ostinato.journal.stops import StopKind
@@ -61,6 +62,27 @@ def run(*arguments: str) -> Result:
 
 def lines(path: str = "mail.replies.jsonl") -> list[dict[str, object]]:
     return [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
+
+
+def test_details_are_written_when_they_are_wanted(folder: Path) -> None:
+    write_job(folder, MESSAGES)
+    run("mail.toml")
+    slim = lines()[0]
+    assert "failed" in slim and not slim.keys() & {"drafts", "verdicts"}
+    run("mail.toml", "--details")
+    whole = lines()[0]
+    assert whole["drafts"] and whole["verdicts"] and "numbers" in str(whole["stopped"])
+    assert whole["reply"] == slim["reply"]
+    with Journal() as journal:
+        (name,) = [each.name for each in journal.runs()]  # nothing was worked on again
+    Path("mail.replies.jsonl").unlink()
+    resumed = CliRunner().invoke(cli, ["runs", "resume", name])
+    assert resumed.exit_code == 0 and lines()[0] == whole, resumed.output
+    run("mail.toml")
+    assert lines()[0] == slim
+    Path("mail.toml").write_text("details = true\n" + Path("mail.toml").read_text())
+    run("mail.toml")
+    assert lines()[0] == whole
 
 
 def test_a_job_writes_output_and_report_and_says_it_is_finished(folder: Path) -> None:

@@ -81,11 +81,13 @@ def test_a_text_comes_back_from_csv_as_it_is(tmp_path: Path, rows: list[dict[str
         assert got[0]["reply"] == '=1+1 "x",\r\n' and got[0]["accepted"] == "true"
 
 
-def test_jsonl_has_the_lines_of_the_output(tmp_path: Path) -> None:
+@pytest.mark.parametrize("details", [False, True])
+def test_jsonl_has_the_lines_of_the_output(tmp_path: Path, details: bool) -> None:
     results = results_of([{"a": [1, {"b": None}]}, {"a": "é\ud83d"}])
-    wanted = [one.to_json() for one in results]
+    wanted = [one.to_json() if details else one.line() for one in results]
     for name in ("a.jsonl", "a.jsonl.gz"):
-        assert write_export(tmp_path / name, iter(results), []).rows == 2
+        exported = write_export(tmp_path / name, iter(results), [], details=details)
+        assert exported.rows == 2
         assert [row for _, row in read_rows(tmp_path / name, keep_halves=True)] == wanted
 
 
@@ -203,7 +205,7 @@ def run(*arguments: str) -> Called:
 
 
 def test_the_command_exports_beside_its_output(folder: Path) -> None:
-    called = run("--export", "out.parquet", "--export", "tables/out.csv")
+    called = run("--export", "out.parquet", "--export", "tables/out.csv", "--details")
     assert called.exit_code == 0, called.output
     assert "  export   out.parquet (3 rows)\n" in called.output
     lines = [row for _, row in read_rows(Path("mail.replies.jsonl"))]

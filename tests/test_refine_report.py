@@ -131,6 +131,22 @@ def test_an_answer_that_was_ready_has_its_source(outcome: Made) -> None:
     assert all(result.tokens == Tokens() and result.outcome == "accepted" for result in ready)
 
 
+def test_a_line_says_which_checks_failed_and_no_more_without_details(outcome: Made) -> None:
+    refused = next(one for one in outcome.results if not one.accepted)
+    line, whole = refused.line(), refused.line(details=True)
+    assert whole == refused.to_json() and whole["drafts"] and whole["verdicts"]
+    only = {"verdicts", "drafts", "stopped"}
+    assert {name: whole[name] for name in whole.keys() - only} == {
+        name: line[name] for name in line.keys() - {"failed", "stopped"}
+    }
+    failed = [each for each in refused.verdicts if not each.passed]
+    assert failed
+    assert line["failed"] == [{"check": e.check, "message": e.error or e.message} for e in failed]
+    stopped = refused.stopped
+    assert line["stopped"] == {"kind": stopped.kind.value, "sentence": stopped.sentence}
+    assert "failed" in outcome.results[0].line()
+
+
 def test_the_output_is_in_input_order_and_replaced_whole(outcome: Made, tmp_path: Path) -> None:
     path = tmp_path / "out" / "replies.jsonl"
     write_results(path, outcome.results)

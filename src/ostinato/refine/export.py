@@ -77,12 +77,17 @@ def require_export(path: Path) -> None:
 
 
 def write_export(
-    path: Path, results: Iterable[Result], columns: Iterable[Mapping[str, object]]
+    path: Path,
+    results: Iterable[Result],
+    columns: Iterable[Mapping[str, object]],
+    *,
+    details: bool = False,
 ) -> Exported:
     """Write results in the format of a file's name; a crash leaves the old file or the new one.
 
     `columns` are those of all items, which give the names and types of a table. Results are read
-    once, and memory holds a block of them. JSONL has the lines of the output. Raises `InputError`
+    once, and memory holds a block of them. JSONL has the lines of the output, with `details` or
+    without; a table has all. Raises `InputError`
     for another name, `OutputError` where the file cannot be written.
     """
     require_export(path)
@@ -92,7 +97,7 @@ def write_export(
             case "jsonl":
                 with _packed(path, file) as out:
                     for result in results:
-                        line = f"{_encode(result.to_json())}\n"
+                        line = f"{_encode(result.line(details=details))}\n"
                         out.write(line.encode("utf-8", "backslashreplace"))
                         counter.rows += 1
             case "csv":

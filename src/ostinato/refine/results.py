@@ -107,8 +107,25 @@ class Result:
             return "given up"
         return "revised" if self.rounds > 1 or self.backtracks else "accepted"
 
+    def line(self, *, details: bool = False) -> dict[str, JSON]:
+        """Return the line of the output file: `to_json`, or what most readers need of it.
+
+        Without `details` it says which checks failed, not what all of them said, and has no drafts.
+        """
+        row = self.to_json()
+        if details:
+            return row
+        stopped = self.stopped.to_json()
+        failed = [each for each in self.verdicts if not each.passed]
+        row["stopped"] = {name: stopped[name] for name in ("kind", "sentence")}
+        row["failed"] = [
+            {"check": each.check, "message": each.error or each.message} for each in failed
+        ]
+        del row["verdicts"], row["drafts"]
+        return row
+
     def to_json(self) -> dict[str, JSON]:
-        """Return the line of the output file."""
+        """Return all that is known of it."""
         return {
             "id": self.id,
             "reply": self.reply,
@@ -218,6 +235,6 @@ def blamed(stopped: Stopped, verdicts: Sequence[Verdict]) -> tuple[str, ...]:
 _encode = json.JSONEncoder(ensure_ascii=False, default=str).encode
 
 
-def write_results(path: Path, results: Iterable[Result]) -> None:
+def write_results(path: Path, results: Iterable[Result], *, details: bool = False) -> None:
     """Write the output in the order of `results`; a crash leaves the old file or the new one."""
-    write_whole(path, (f"{_encode(result.to_json())}\n" for result in results))
+    write_whole(path, (f"{_encode(result.line(details=details))}\n" for result in results))

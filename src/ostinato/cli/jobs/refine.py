@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Also write the results as .parquet, .csv or .jsonl; may be repeated.",
 )
+@click.option("--details", is_flag=True, help="Write drafts and all verdicts into the output, too.")
 @click.option("--run", "run_name", metavar="NAME", help="Name of the run.  [default: the job's]")
 @click.option("--strategy", metavar="KIND", help="Strategy.  [default: the job's]")
 @click.option("--model", metavar="NAME", help="Model, without an adapter.  [default: the job's]")
@@ -89,6 +90,7 @@ def refine(
     input_file: Path | None,
     output: Path | None,
     exports: tuple[Path, ...],
+    details: bool,
     run_name: str | None,
     strategy: str | None,
     model: str | None,
@@ -114,7 +116,9 @@ def refine(
     from ostinato.refine import read_job, require_ready
 
     job = read_job(job_file, input=input_file, output=output)
-    job = job.with_changes(strategy=strategy, seed=seed, model=model, adapter=adapter)
+    job = job.with_changes(
+        strategy=strategy, seed=seed, model=model, adapter=adapter, details=details
+    )
     require_exports(job, exports)
     # Before the journal is opened: a job that cannot work leaves nothing behind.
     require_ready(job)

@@ -66,6 +66,7 @@ class JobChoices:
     model: Place = ""
     adapter: Place = ""
     seed: int | None = None
+    details: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ class Job:
     """Everything that a refine job sets. Paths are relative to the folder of `file`.
 
     `slots` is the number of items written in parallel; replies do not depend on it. `server` is set
-    if `model` is on a server. `choices` replace values of the file; `elsewhere`: so does `output`.
+    if `model` is on a server. `details`: the output has drafts and all verdicts. `choices` replace
+    values of the file; `elsewhere`: so does `output`.
     """
 
     file: Path
@@ -97,6 +99,7 @@ class Job:
     budgets: Budgets = field(default_factory=Budgets)
     seed: int = 0
     slots: int = 16
+    details: bool = False
     keep: Literal["results", "steps"] = "results"
     choices: JobChoices = field(default_factory=JobChoices)
     elsewhere: bool = False
@@ -174,8 +177,10 @@ class Job:
         seed: int | None = None,
         model: str | None = None,
         adapter: str | None = None,
+        details: bool = False,
     ) -> Job:
-        """Return the job with another strategy (with its default options), seed, model or adapter.
+        """Return the job with another strategy (with its default options), seed, model or adapter,
+        or with details in its output.
 
         Raises `InputError` for an adapter of a model on a server.
         """
@@ -185,8 +190,9 @@ class Job:
             model=self.choices.model if model is None else model_place(model),
             adapter=self.choices.adapter if adapter is None else adapter_place(adapter),
             seed=self.choices.seed if seed is None else seed,
+            details=details or self.choices.details,
         )
-        job = replace(self, choices=chosen)
+        job = replace(self, choices=chosen, details=details or self.details)
         if strategy is not None and strategy != self.strategy.kind:
             require_choice("strategy", strategy, STRATEGIES)
             # `rounds` is the one option that all strategies share.

@@ -117,6 +117,7 @@ class JobReader:
             "server": read_server(root, model),
             "seed": self._seed(),
             "slots": root.integer("slots", 16, least=1),
+            "details": root.flag("details", False),
             "keep": root.choice("keep", "results", ("results", "steps")),
             "prompt": self._main_prompt(),
             "rules": self.rules(),

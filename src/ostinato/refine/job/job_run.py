@@ -180,8 +180,14 @@ class JobRun:
 
     def export(self, paths: Iterable[Path]) -> list[tuple[Path, Exported]]:
         """Write the results in the journal to each file; return what is in each."""
+        details = self.job.details
         return [
-            (path, write_export(path, self.results(), (item.columns for item in self.items)))
+            (
+                path,
+                write_export(
+                    path, self.results(), (item.columns for item in self.items), details=details
+                ),
+            )
             for path in paths
         ]
 
@@ -201,6 +207,7 @@ class JobRun:
             "results": count,
             "items": [self.items.index.path.name, len(self.items)],
             "stopped": None if stopped is None else stopped.to_json(),
+            "details": self.job.details,
         }
         if (value := self.output_claim.written(source, files)) is not None:
             return Outcome.from_json(self.job, value, stopped)
@@ -220,7 +227,7 @@ class JobRun:
         if kept:
             deque(results, maxlen=0)
         else:
-            write_results(self.job.output, results)
+            write_results(self.job.output, results, details=self.job.details)
         outcome = Outcome(
             job=self.job,
             summary=tally.summary.summary(len(self.items)),

@@ -222,14 +222,18 @@ def _complete(journal: Journal, name: str, now: Fingerprint) -> None:
 
 
 def _adopt(journal: Journal, run: Run, config: JobRunConfig, *, named: bool) -> None:
-    """Record the configuration of a run of an older version, or what a named one writes now."""
+    """Record the configuration of a run of an older version, or what the run writes now."""
     before = config_of(run)
     if before is None:
         amend(journal, run, config)
-    elif named:
-        assert isinstance(before, JobRunConfig)
-        exports = config.exports or before.exports
-        amend(journal, run, replace(before, output=config.output, exports=exports))
+        return
+    assert isinstance(before, JobRunConfig)
+    choices = replace(before.choices, details=config.choices.details)
+    now = replace(before, choices=choices)
+    if named:
+        now = replace(now, output=config.output, exports=config.exports or before.exports)
+    if now != before:
+        amend(journal, run, now)
 
 
 # Making -----------------------------------------------------------------------------------------

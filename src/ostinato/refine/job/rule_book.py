@@ -26,7 +26,7 @@ from ostinato.refine.strategies.base import Strategy
 READ = ("rule", "cases", "check", "strategy", "sampling", "server")
 OTHERS = (
     *("input", "output", "report", "id", "model", "adapter", "compile", "bits", "device"),
-    *("seed", "slots", "keep", "prompt", "budget"),
+    *("seed", "slots", "details", "keep", "prompt", "budget"),
 )
 """Keys of a job file that say nothing of how a message is answered."""
 

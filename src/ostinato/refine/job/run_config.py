@@ -64,6 +64,7 @@ class JobRunConfig(RunConfig):
             model=chosen.model or None,
             adapter=chosen.adapter or None,
             seed=chosen.seed,
+            details=chosen.details,
         )
 
     def branched(self, name: str) -> JobRunConfig:
