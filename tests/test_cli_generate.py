@@ -90,7 +90,10 @@ def test_a_run_with_other_inputs_is_refused() -> None:
     call("--run", "a")
     with pytest.raises(InputError, match="it started with, but --seed was 0, is 4"):
         call("--run", "a", "--seed", "4")
-    told = r"but --each was none, is Exceeds\('entropy', above=9\); --show or --each was 0, is 5"
+    told = (
+        r"but --each was none, is Exceeds\('entropy', above=9\); "
+        "--show, --step or --each was 0, is 5"
+    )
     with pytest.raises(InputError, match=told):
         call("--run", "a", "--each", "Exceeds('entropy', above=9)")
     with pytest.raises(InputError, match=r"--stop was none, is \['x'\]; --top-k was 50, is 3\."):

@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What a command shows: its steps, events and a result as JSON, or errors and the result."""
+    """What a command shows: its steps, events and a result as JSON, or errors and the result.
+
+    `step`: a step for each key. `pace`: seconds between two steps.
+    """
 
     show: bool = False
     as_json: bool = False
     quiet: bool = False
+    step: bool = False
+    pace: float | None = None
 
     @property
     def says(self) -> bool:

@@ -12,11 +12,18 @@ from click.core import ParameterSource
 
 from ostinato.cli.constraint_options import NAMES, constraint_from, constraint_options
 from ostinato.cli.following import View, display_for, followed, view_options
-from ostinato.cli.options import flag_of, model_options, seed_option
+from ostinato.cli.options import fields_as_options, flag_of, model_options, seed_option
 from ostinato.cli.presenters import drive
 from ostinato.cli.recording import Recording, recording_options, way_back
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.text_output import TextOutput
+from ostinato.cli.text_steps import (
+    TakesTemperatures,
+    compare,
+    refuse_steps,
+    step_options,
+    waiting,
+)
 from ostinato.errors import InputError
 from ostinato.text_files import decode_text
 
@@ -36,7 +43,7 @@ _SPELLED = {
     "prompt": "PROMPT or --system",
     "weights": "model (its files have changed)",
     "bits": "--int8 or --int4",
-    "alternatives": "--show or --each",
+    "alternatives": "--show, --step or --each",
     "constraint": ", ".join(map(flag_of, NAMES[:-1])) + f" or {flag_of(NAMES[-1])}",
 }
 
@@ -47,7 +54,7 @@ def spelled(name: str) -> str:
     return _SPELLED.get(field) or flag_of(field)
 
 
-@click.command()
+@click.command(cls=TakesTemperatures)
 @click.argument("prompt", required=False)
 @click.option(
     "--model",
@@ -96,6 +103,7 @@ def spelled(name: str) -> str:
 )
 @seed_option
 @click.option("--show", is_flag=True, help="Print each token with its probability and runners-up.")
+@step_options
 @view_options
 @recording_options(spelled)
 def generate(
@@ -106,6 +114,9 @@ def generate(
     system: str | None,
     each: str | None,
     show: bool,
+    step: bool,
+    pace: float | None,
+    temperatures: tuple[float, ...],
     view: View,
     recording: Recording,
     **settings: Any,
@@ -125,6 +136,7 @@ def generate(
     # Before the model is loaded, so that a typing error costs no time.
     _refuse_conflicts(click.get_current_context().params, constraint)
     _refuse_without_effect(settings["num_beams"])
+    refuse_steps(click.get_current_context())
     if adapter is None and not is_server(model):
         model, adapter = split_adapter(model)
     config = GenerateRun(
@@ -136,10 +148,16 @@ def generate(
         constraint=constraint,
         each=None if each is None else str(parse(each)),
         # A condition of --each may read `entropy`, which is reported only with alternatives.
-        alternatives=5 if (show or each) and settings["num_beams"] == 1 else 0,
+        alternatives=5
+        if (show or each or step or temperatures) and settings["num_beams"] == 1
+        else 0,
         **_settings_of(model, settings),
     )
-    sys.exit(drive(config, recording, replace(view, show=show), spelled))
+    view = replace(view, show=show, step=step, pace=pace)
+    if temperatures:
+        with fields_as_options(spelled):
+            sys.exit(compare(config, temperatures, view))
+    sys.exit(drive(config, recording, view, spelled))
 
 
 def _prompt(typed: str | None, system: str | None) -> str | tuple[Mapping[str, str], ...]:
@@ -210,16 +228,16 @@ def present(config: GenerateRun, run: RunSource | None, view: View) -> Exit:
 
     A finished run needs no model.
     """
-    from ostinato.journal import Run
+    from ostinato.journal import Run, StopKind
     from ostinato.loop import ends_by_signal
     from ostinato.refine import tally_of
     from ostinato.runs import build_config
 
     beams = config.num_beams > 1
-    if view.show and not beams and not config.alternatives:
+    if (view.show or view.step) and not beams and not config.alternatives:
         raise InputError(
-            "--show must be given when a text starts, got it for one whose steps were recorded "
-            "without runners-up. Leave it out."
+            f"--{'step' if view.step else 'show'} must be given when a text starts, got it for one "
+            "whose steps were recorded without runners-up. Leave it out."
         )
     output = TextOutput(view=view, beams=beams)
     if isinstance(run, Run) and run.status == "stopped":
@@ -230,16 +248,24 @@ def present(config: GenerateRun, run: RunSource | None, view: View) -> Exit:
     if loop.recorded_as is not None:
         output.recall(loop.recorded_as, loop.tick)
     display = display_for(tally_of(1, loop.recorded_as), view, alone=True)
-    with ends_by_signal(loop) as signaled, followed(loop, view, display), loop:
+    with (
+        ends_by_signal(loop) as signaled,
+        followed(loop, view, display),
+        loop,
+        waiting(config, output, view, ended=lambda: signaled.number) as goes_on,
+    ):
         for step in loop:
             display.step(step)
             for lane in step.lanes.values():
+                if not goes_on(lane.report):
+                    loop.pause("It was left.")
                 output.add(lane.position, lane.report)
             for result in step.results:
                 output.result = result
     output.stopped = loop.stopped
-    # A signal during the last step comes too late to interrupt anything.
-    paused = signaled.number and output.result is None
+    # What ends it during the last step comes too late to interrupt anything.
+    left = signaled.number or (loop.stopped is not None and loop.stopped.kind is StopKind.PERSON)
+    paused = left and output.result is None
     output.finish()
     if paused:
         click.echo(way_back(loop.recorded_as), err=True)

@@ -39,7 +39,7 @@ class TextOutput:
         self.tokens.append(dict(report))
         if self.beams and self.view.show and self.view.says:
             click.echo(f"{position:4}  {report['score']:8.3f}  {report['text']!r}")
-        elif self.view.says and not self.beams:
+        elif self.view.says and not (self.beams or self.view.step):
             _print(position, report, self.view.show)
 
     def recall(self, run: Run, tick: int | None = None) -> None:
@@ -68,7 +68,7 @@ class TextOutput:
         if self.view.quiet:
             click.echo(self._text())
             return
-        if self.beams and not self.view.show:
+        if self.view.step or (self.beams and not self.view.show):
             click.echo(self._text(), nl=False)
         end = "" if self.view.show else "\n"  # the text was printed without a line break after it
         click.echo(f"{end}[{len(self.tokens)} tokens. {sentence}{note}]", err=True)

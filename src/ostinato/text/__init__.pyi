@@ -1,6 +1,6 @@
 from .config import FillRun, GenerateRun, TextTrainingConfig, TextTrainingRun
 from .filling import GAP, fill_gaps
-from .sampling_run import build_fill, build_generate
+from .sampling_run import build_fill, build_generate, write_at_temperatures
 from .training import TextTraining, sample_prompt, set_up
 from .training_run import prepare_text_training
 from .unmask import FillConfig, MaskedText, Unmask
@@ -25,4 +25,5 @@ __all__ = [
     "sample_prompt",
     "set_up",
     "write",
+    "write_at_temperatures",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from ostinato.decode import DraftModel, DraftProposer, PromptLookup, SamplingParams
 from ostinato.errors import InputError, ModelError
@@ -14,7 +15,7 @@ from ostinato.remote import Server, is_server
 from ostinato.text.config import FillRun, GenerateRun
 from ostinato.text.filling import fill_gaps
 from ostinato.text.unmask import FillConfig
-from ostinato.text.writing import write
+from ostinato.text.writing import TextLoop, write
 
 
 def build_generate(
@@ -28,23 +29,44 @@ def build_generate(
     Raises `ModelError` for a model that cannot be loaded, `InputError` for settings that it lacks,
     `RunError` where its files have changed since the run started.
     """
+    return Work(loop=_loop(config, _model(config, say), run))
+
+
+def write_at_temperatures(
+    config: GenerateRun,
+    temperatures: Sequence[float],
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[TextLoop]:
+    """Return the loop of the same text for each temperature, with one model and unrecorded.
+
+    All draw with the same random numbers, so what differs is due to the temperature. Raises as
+    `build_generate` does.
+    """
+    each = [replace(config, temperature=temperature) for temperature in temperatures]
+    model = _model(config, say)
+    return [_loop(one, model, None) for one in each]
+
+
+def _model(config: GenerateRun, say: Callable[[str], None]) -> LanguageModel | Server:
+    return _server(config) if is_server(config.model) else _local_model(config, say)
+
+
+def _loop(config: GenerateRun, model: LanguageModel | Server, run: RunSource | None) -> TextLoop:
     prompt = config.prompt if isinstance(config.prompt, str) else list(config.prompt)
-    model = _server(config) if is_server(config.model) else _local_model(config, say)
-    return Work(
-        loop=write(
-            [prompt],
-            model=model,
-            each=config.condition(),
-            sampling=_sampling(config),
-            seed=config.seed,
-            chat=not config.plain,
-            alternatives=config.alternatives,
-            proposer=_proposer(config),
-            num_beams=config.num_beams,
-            length_penalty=config.length_penalty,
-            constraint=config.constraint,
-            run=run,
-        )
+    return write(
+        [prompt],
+        model=model,
+        each=config.condition(),
+        sampling=_sampling(config),
+        seed=config.seed,
+        chat=not config.plain,
+        alternatives=config.alternatives,
+        proposer=_proposer(config),
+        num_beams=config.num_beams,
+        length_penalty=config.length_penalty,
+        constraint=config.constraint,
+        run=run,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ostinato.arguments import require
-from ostinato.cli.minigame.keyboard import (
+from ostinato.cli.keyboard import (
     Keyboard,
     Screen,
     full_screen,

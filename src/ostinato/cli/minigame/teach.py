@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ostinato.cli.following import View, display_for, followed, view_options
-from ostinato.cli.minigame.keyboard import full_screen, require_terminal
+from ostinato.cli.keyboard import full_screen, require_terminal
 from ostinato.cli.minigame.teacher import HELP, Teacher
 from ostinato.cli.options import flag_of, seed_option
 from ostinato.cli.presenters import drive

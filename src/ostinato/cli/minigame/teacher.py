@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from ostinato.cli.keyboard import Keyboard, Screen
 from ostinato.cli.minigame.by_hand import style_here
-from ostinato.cli.minigame.keyboard import Keyboard, Screen
 
 if TYPE_CHECKING:
     from ostinato.reward.minigame import TeachWork

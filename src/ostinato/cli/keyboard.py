@@ -1,6 +1,7 @@
 """Keys as they are pressed, and a screen that is drawn again and again; without curses.
 
-Knows no game. Needs a terminal that understands a few ANSI sequences, as all but "dumb" ones do.
+Knows nothing of what is shown. Needs a terminal that understands a few ANSI sequences, as all but
+"dumb" ones do.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ _HOME, _REST_OF_LINE, _REST = f"{ESCAPE}[H", f"{ESCAPE}[K", f"{ESCAPE}[J"
 
 
 def require_terminal(columns: int, lines: int, mend: str) -> None:
-    """Raise `InputError` where no game can be shown or steered here; `mend` says what else can be
-    done."""
+    """Raise `InputError` where no such screen can be shown; `mend` says what else can be done."""
     for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
         if stream is None or not stream.isatty():
             raise InputError(
@@ -148,8 +148,8 @@ def full_screen() -> Iterator[tuple[Keyboard, Screen]]:
         import tty
     except ImportError:
         raise InputError(
-            "The system must have POSIX terminals to be played on, got one without termios. Use "
-            "Linux, macOS or the Windows Subsystem for Linux."
+            "The system must have POSIX terminals to read single keys, got one without termios. "
+            "Use Linux, macOS or the Windows Subsystem for Linux."
         ) from None
     source, stream = sys.stdin.fileno(), sys.stdout
     before = termios.tcgetattr(source)
