@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: run test fast lint bench clean
+.PHONY: run test fast lint docs bench clean
 
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -13,7 +13,7 @@ $(VENV)/.run: pyproject.toml
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.run
-	$(BIN)/pip install --quiet --group dev
+	$(BIN)/pip install --quiet --group dev --group docs
 	touch $@
 
 # Answers real customer messages with a real small model until the answers pass their checks.
@@ -38,6 +38,10 @@ test: lint
 fast: lint
 	$(PYTEST) -m "not slow"
 
+# The documentation as a site, in the folder `site`. A warning, such as for a broken link, is an error.
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 $(VENV)/.bench: pyproject.toml $(VENV)/.test
 	$(BIN)/pip install --quiet --group bench
 	touch $@
@@ -46,4 +50,4 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/loop_overhead.py
 
 clean:
-	rm -rf $(VENV) .ostinato out
+	rm -rf $(VENV) .ostinato out site

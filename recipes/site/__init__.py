@@ -1,0 +1,1 @@
+"""The documentation as a site: `make docs` builds it, `mkdocs.yml` says how."""
