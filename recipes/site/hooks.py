@@ -43,7 +43,7 @@ def example_pages() -> dict[str, str]:
 
 def generated_pages() -> dict[str, str]:
     """Return all pages that are made at build time, by path."""
-    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8").replace("](docs/", "](")
     return {
         "changelog.md": changes,
         **example_pages(),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from ostinato.checks import KINDS, BaseCheck, parameters
 from ostinato.loop import Condition
-from ostinato.refine import STRATEGIES, Strategy
+from ostinato.refine import STRATEGIES
 from recipes.site.job_keys import job_keys_page
 from recipes.site.markdown import cell, default_of, table, type_of
 
 ROOT = Path(__file__).parents[2]
+
+T = TypeVar("T")
 
 
 def table_pages() -> dict[str, str]:
@@ -41,7 +44,7 @@ def conditions_page() -> str:
         "These conditions can be written in Python, and as a text for `--until` and `--stop-on`. "
         "[The loop](../loop.md#when-it-stops) shows them at work. Combine them with `|` and `&`."
     )
-    return _page("Conditions", intro, conditions(), lambda kind: kind.__name__)
+    return _page("Conditions", intro, {kind.__name__: kind for kind in conditions()}, _fields)
 
 
 def checks_page() -> str:
@@ -50,12 +53,11 @@ def checks_page() -> str:
         "The keys of a `[[check]]` table by kind, which are the fields of the class in Python. "
         "[Checks](../checks.md) has an example of each. Each takes a `name` too."
     )
-    kinds = [KINDS[name] for name in sorted(KINDS)]
 
     def keys(kind: type[BaseCheck]) -> list[str]:
         return [key for key in parameters(kind.kind) if key != "name"]
 
-    return _page("Checks", intro, kinds, lambda kind: kind.kind, keys)
+    return _page("Checks", intro, KINDS, keys)
 
 
 def strategies_page() -> str:
@@ -64,24 +66,26 @@ def strategies_page() -> str:
         "The keys of `[strategy]` by kind, which are the fields of the class in Python. "
         "[Strategies](../strategies.md) says which one to take."
     )
-    kinds: list[type[Strategy]] = list(STRATEGIES.values())
-    return _page("Strategies", intro, kinds, lambda kind: kind.kind)
+    return _page("Strategies", intro, STRATEGIES, _fields)
+
+
+def _fields(kind: type[Any]) -> list[str]:
+    return [spec.name for spec in fields(kind) if spec.init]
 
 
 def _page(
     title: str,
     intro: str,
-    kinds: Iterable[type],
-    name: Callable[[type], str],
-    keys: Callable[[type], list[str]] | None = None,
+    kinds: Mapping[str, type[T]],
+    keys: Callable[[type[T]], list[str]],
 ) -> str:
+    """Return a page with a section for each class: what it says of itself, and its `keys`."""
     sections = [f"# {title}\n\n{intro}\n"]
-    for kind in kinds:
-        own = {spec.name: spec for spec in fields(kind) if spec.init}  # type: ignore[arg-type]
-        names = list(own) if keys is None else keys(kind)
-        rows = [_row(key, own.get(key)) for key in names]
+    for name, kind in sorted(kinds.items()):
+        own: dict[str, Field[Any]] = {spec.name: spec for spec in fields(cast(Any, kind))}
+        rows = [_row(key, own.get(key)) for key in keys(kind)]
         listed = table(("name", "type", "default"), rows) if rows else "It has no options."
-        sections.append(f"## {name(kind)}\n\n{summary(kind)}\n\n{listed}\n")
+        sections.append(f"## {name}\n\n{summary(kind)}\n\n{listed}\n")
     return "\n".join(sections)
 
 
