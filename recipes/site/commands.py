@@ -71,7 +71,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     records = [option.get_help_record(context) for option in command.get_params(context)]
-    rows = [(f"`{name}`".replace("|", "\\|"), cell(text)) for name, text in filter(None, records)]
+    rows = [(f"`{name}`", cell(text)) for name, text in filter(None, records)]
     if rows:
         yield table(("option", "what it does"), rows)
         yield ""
