@@ -36,6 +36,8 @@ COMMANDS = {
         "Judge existing texts by a job's checks.",
     ),
     "why": ("ostinato.cli.jobs.why", "why", "Explain the outcome of an item or of a job."),
+    "report": ("ostinato.cli.jobs.report", "report", "Write the report page of a run again."),
+    "compare": ("ostinato.cli.jobs.compare", "compare_runs", "Compare two runs of a refine job."),
     "chat": (
         "ostinato.cli.chat.command",
         "chat",

@@ -30,7 +30,8 @@ from .progress_tally import ProgressDisplay, ProgressTally, QuietProgress, StepT
 from .prompts import with_feedback
 from .python_run import RefineConfig, build_refine
 from .refine import Refine
-from .report.html import Outcome, duration
+from .report.compare import Change, CheckChange, Comparison, Piece, compare
+from .report.html import Outcome, comparison_page, duration
 from .report.summary import Reason, ReasonTally
 from .report.why import AttemptLine, CheckRecord, CheckTally, Course, attempt_lines, costly
 from .results import READY, Result, from_lane
@@ -63,8 +64,11 @@ __all__ = [
     "AttemptLine",
     "Backtrack",
     "BestOf",
+    "Change",
+    "CheckChange",
     "CheckRecord",
     "CheckTally",
+    "Comparison",
     "Constrain",
     "Course",
     "Exported",
@@ -79,6 +83,7 @@ __all__ = [
     "OpenMode",
     "Outcome",
     "OutputClaim",
+    "Piece",
     "ProgressDisplay",
     "ProgressTally",
     "PromptOf",
@@ -108,6 +113,8 @@ __all__ = [
     "check_tables",
     "checked_items",
     "checks_of",
+    "compare",
+    "comparison_page",
     "constraint_of",
     "costly",
     "display_of",

@@ -44,12 +44,8 @@ def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
     then its newest run that is no branch.
     """
     with existing_journal(path) as journal:
-        found = _run(journal, run)
-        if found.kind not in EXPLAINED:
-            raise RunError(
-                f"The run must be of a refine job, got {run!r}, which is {found.kind}. "
-                f"See it with: {runs_command(journal.path, 'show', found.name)}"
-            )
+        found = run_of(journal, run)
+        require_checked(found, journal)
         if item is None:
             _show_job(found, as_json)
         else:
@@ -59,7 +55,16 @@ def why(run: str, item: str | None, path: Path | None, as_json: bool) -> None:
             click.echo(f"Newer runs of the same job: {_listed(newer)}.", err=True)
 
 
-def _run(journal: Journal, name: str) -> Run:
+def require_checked(run: Run, journal: Journal) -> None:
+    """Raise `RunError` for a run whose items have no checks and no drafts."""
+    if run.kind not in EXPLAINED:
+        raise RunError(
+            f"The run must be of a refine job, got {run.name!r}, which is {run.kind}. "
+            f"See it with: {runs_command(journal.path, 'show', run.name)}"
+        )
+
+
+def run_of(journal: Journal, name: str) -> Run:
     """Return the run of a name, or the newest run of a job file or of a folder's `job.toml`."""
     # A run may be named like a file, so its name is tried first.
     if (found := journal.find(name)) is not None:
@@ -178,7 +183,7 @@ def _show_line(line: AttemptLine) -> None:
 
 
 def _show_job(run: Run, as_json: bool) -> None:
-    count, checks, reasons = 0, CheckTally(_check_names(run)), ReasonTally()
+    count, checks, reasons = 0, CheckTally(names_of_checks(run)), ReasonTally()
     for _, row in run.results():
         result = from_lane(LaneResult.from_json(row))
         count += 1
@@ -200,7 +205,7 @@ def _show_job(run: Run, as_json: bool) -> None:
         _show_record(record, record.name in costly_names)
 
 
-def _check_names(run: Run) -> list[str]:
+def names_of_checks(run: Run) -> list[str]:
     """Return the names of the run's checks; older runs recorded them only in their results."""
     names = check_names(run)
     if names:

@@ -228,7 +228,19 @@ class JobRun:
             deque(results, maxlen=0)
         else:
             write_results(self.job.output, results, details=self.job.details)
-        outcome = Outcome(
+        outcome = self._outcome(tally, stopped, kept)
+        if not kept:
+            write_whole(self.job.report, [report_page(outcome, tally)])
+        return outcome
+
+    def report(self) -> str:
+        """Return the report page of the results in the journal."""
+        tally = ReportTally(self.job, self.router)
+        deque(self._tallied(tally), maxlen=0)
+        return report_page(self._outcome(tally, self.run.stopped), tally)
+
+    def _outcome(self, tally: ReportTally, stopped: Stopped | None, kept: int = 0) -> Outcome:
+        return Outcome(
             job=self.job,
             summary=tally.summary.summary(len(self.items)),
             stopped=stopped,
@@ -238,9 +250,6 @@ class JobRun:
             errors=tuple(tally.errors),
             refused=tally.refused,
         )
-        if not kept:
-            write_whole(self.job.report, [report_page(outcome, tally)])
-        return outcome
 
     def _tallied(self, tally: ReportTally) -> Iterator[Result]:
         for result, item in self.results_with_items():

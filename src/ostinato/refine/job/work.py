@@ -50,15 +50,20 @@ def reopen_job(
     run: RunSource | None,
     *,
     say: Callable[[str], None] = lambda line: None,
+    to_read: bool = False,
 ) -> JobRun:
-    """Read the job of a run again. Loads no model. Raises `InputError` where it has changed."""
+    """Read the job of a run again. Loads no model. Raises `InputError` where it has changed.
+
+    `to_read`: nothing is resumed, and its output may be that of a newer run.
+    """
     if run is None:
         raise RunError(
             "A job must be recorded as a run, got none: its replies are written from the journal. "
             "Record it with ostinato.runs.record, or call ostinato.refine.open_job."
         )
     made = run() if callable(run) else run
-    _require_newest(made, config)
+    if not to_read:
+        _require_newest(made, config)
     with Journal(made.database.path) as journal:
         opened = open_job(config.job(), journal, limit=config.limit, name=made.name, say=say)
     return replace(opened, run=made)  # that journal is closed

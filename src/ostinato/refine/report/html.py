@@ -20,6 +20,7 @@ from ostinato.checks import to_spec
 from ostinato.journal import JSON, Stopped
 from ostinato.refine.job.config import Job
 from ostinato.refine.report.advice import AdviceTally, nothing_to_do
+from ostinato.refine.report.compare import Comparison
 from ostinato.refine.report.items import ItemValues
 from ostinato.refine.report.sparkline import Bars
 from ostinato.refine.report.summary import ReasonTally, Summary, SummaryTally
@@ -103,7 +104,7 @@ def report_page(outcome: Outcome, tally: ReportTally) -> str:
     """Return the report as HTML that can be encoded as UTF-8."""
     job, summary = outcome.job, outcome.summary
     items = tally.values.items()
-    page = _template().render(
+    page = _template("report.html.jinja").render(
         name=job.name,
         model=_model_name(job),
         strategy=job.strategy.kind,
@@ -124,6 +125,32 @@ def report_page(outcome: Outcome, tally: ReportTally) -> str:
         report_json=_embedded(tally.values, items),
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # a model can emit lone surrogates
+
+
+CHANGES = 2000
+"""How many changed items are on the page of a comparison."""
+
+
+def comparison_page(found: Comparison) -> str:
+    """Return a comparison of two runs as HTML that can be encoded as UTF-8."""
+    alone = [
+        f"{count:,} more in {name} alone."
+        for name, count in zip(found.names, found.only, strict=True)
+        if count
+    ]
+    if len(found.changes) > CHANGES:
+        alone.append(f"The first {CHANGES:,} changes are here.")
+    page = _template("compare.html.jinja").render(
+        names=found.names,
+        items=found.items,
+        changed=len(found.changes),
+        ending=" ".join([f"{found.how()}.".capitalize(), *alone] if found.changes else alone),
+        figures=found.figures(),
+        checks=found.checks,
+        changes=found.changes[:CHANGES],
+        style=Markup(_part("report.css")),
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")
 
 
 def _left_out(count: int, shown: int) -> str:
@@ -233,7 +260,7 @@ def _part(name: str) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def _template(name: str) -> jinja2.Template:
     # Strict: a misspelled name raises instead of leaving a hole in the page.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(_part("report.html.jinja"))
+    return environment.from_string(_part(name))
