@@ -64,9 +64,18 @@ def test_every_key_of_a_job_file_is_documented(tmp_path: Path) -> None:
         assert re.search(rf"`\[{{0,2}}(prompt\.)?{key}\b", TEXT), key
 
 
-def test_the_example_job_is_one(tmp_path: Path) -> None:
-    (block,) = blocks("toml")
-    assert read_job(write_job(tmp_path, ["Hi"], block)).checks
+def test_the_example_jobs_are_jobs(tmp_path: Path) -> None:
+    first, *additions = blocks("toml")
+    assert read_job(write_job(tmp_path, ["Hi"], first)).checks
+    cases = '{"question": "Are you open?", "answer": "Yes."}\n'
+    (tmp_path / "cases.jsonl").write_text(cases, encoding="utf-8")
+    assert len(additions) == 5
+    for addition in additions:
+        own_model = addition.startswith("model =")
+        base = first.replace('model = "smollm2"\n', "") if own_model else first
+        top, _, tables = base.partition("\n[")  # keys of the top come before the first table
+        text = f"{top}\n{addition}\n[{tables}"
+        assert read_job(write_job(tmp_path, ["Hi"], text)).checks, addition
 
 
 def test_the_python_example_runs_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
