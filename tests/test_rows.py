@@ -27,7 +27,7 @@ ITEMS: list[dict[str, Any]] = [
     {"message": "Hello", "number": 2**40, "tags": ["a", "b"]},
 ]
 PROMPTS: list[Any] = ["We can", "The room", [{"role": "user", "content": "Hello"}]]
-LINE = "3 of 3 done, 3 accepted (0 revised), 0 given up"
+LINE = "3 of 3 done, 3 accepted (100%)"
 
 
 @pytest.fixture(scope="module")

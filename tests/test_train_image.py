@@ -109,7 +109,8 @@ def test_a_denoiser_is_trained_shown_saved_and_sampled(folder: Path) -> None:
     assert "valid" in result.output and "sigma low" in result.output
     assert "It has taken 10 steps, the limit." in result.output
     with Image.open("net/samples/step-000010.png") as image:
-        assert image.size == (14 * (80 + 9), 14 * (32 + 3))  # enlarged, to be seen
+        grid = 14 * (80 + 9), 14 * (32 + 3)  # enlarged, to be seen
+        assert image.size == (grid[0], grid[1] + 4 + 24)  # step and losses below it
     assert load_denoiser("net").config.names == tuple("0123456789")
     sampled = CliRunner().invoke(
         cli, ["sample", "image", "net", "--label", "7", "--steps", "3"], catch_exceptions=False

@@ -35,6 +35,7 @@ from .sampling_run import (
     image_checks,
     image_loop_arguments,
     noise_requests,
+    shown_as,
 )
 from .solvers import SOLVERS, Solver, jump_sigmas, karras_sigmas, linear_betas, vp_sigmas
 from .training import ImageTask, NoiseLevels, PerImageTask, preview, shape_for
@@ -109,6 +110,7 @@ __all__ = [
     "save_classifier",
     "save_denoiser",
     "shape_for",
+    "shown_as",
     "slerp",
     "vp_sigmas",
 ]

@@ -184,19 +184,31 @@ class ImageSamplingRun(ImagesRun):
     """What runs of denoisers and of pipelines share: images that are made step by step.
 
     `each` is the stop condition of one image, in Python's spelling. `out` may also be a .gif of the
-    steps. `show_steps` draws the steps of each image into it.
+    steps. `show_steps` draws the steps of each image into it. `caption` writes below an image what
+    it is; an image is enlarged by `scale`; a .gif shows a step for `pace` seconds.
     """
 
-    free: ClassVar[frozenset[str]] = ImagesRun.free | {"show_steps", "checkpoint_every"}
+    free: ClassVar[frozenset[str]] = ImagesRun.free | {
+        *("show_steps", "checkpoint_every", "caption", "scale", "pace")
+    }
     endings: ClassVar[tuple[str, ...]] = (".png", ".gif")
 
     show_steps: bool = False
+    caption: bool = False
+    scale: int | None = None
+    pace: float | None = None
     each: str | None = None
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(1, checkpoint_every=self.checkpoint_every or 1)
+        for name in ("checkpoint_every", "scale"):
+            value = getattr(self, name)
+            require_at_least(1, **{name: 1 if value is None else value})
+        if self.pace is not None:
+            require(0.02 <= self.pace <= 60, "pace", "from 0.02 to 60 seconds", self.pace)
+            is_gif = self.out.suffix.lower() == ".gif"
+            require(is_gif, "out", "a .gif where there is a pace", str(self.out))
         if self.each is not None:
             parse(self.each)
 

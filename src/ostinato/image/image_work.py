@@ -5,29 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from ostinato.arguments import counted, require
 from ostinato.errors import RunError
 from ostinato.image.step_images import ShownStep, Trace, add_step, frames, spread, strips, trace_of
 from ostinato.journal import StopKind, tensor_of
 from ostinato.loop import ItemsWork, LaneResult, Step
-from ostinato.media import image_io, save_sheet
+from ostinato.media import FONT, Cell, image_io, save_sheet, sheet
+
+LETTERS = 14
+"""A caption's letters are this part of an image's side."""
+WIDEST = 8192
+"""Pixels of the largest picture."""
 
 
 @dataclass(kw_only=True)
 class ImageWork(ItemsWork):
     """The loop over `count` images, which `finish` writes to `out`: a .png, a .gif or a folder.
 
-    `show_steps` writes the steps of each image. `decode` makes images of a pipeline's latents.
-    `notes` are sentences that a user should read.
+    `show_steps` writes the steps of each image. `captions` are written below the images, by their
+    number; none: no words. An image is enlarged by `scale`, None: so that it can be seen. A GIF
+    shows a step for `pace` seconds. `decode` makes images of a pipeline's latents. `notes` are
+    sentences that a user should read.
     """
 
     out: Path
     count: int
     show_steps: bool = False
+    captions: Sequence[str] = ()
+    scale: int | None = None
+    pace: float = image_io.FRAME
     decode: Callable[[Tensor], Tensor] | None = None
     notes: tuple[str, ...] = ()
     _trace: Trace = field(default_factory=dict, init=False, repr=False)
@@ -61,23 +71,26 @@ class ImageWork(ItemsWork):
             )
         steps = self._steps(results)
         side = _image(results[0]).size(-1)
-        sheets = [strips([each]) for each in steps] if self.show_steps and not self._is_gif else []
+        if self.scale is not None:
+            require_scale(self.scale, side, len(results))
         if self._is_gif:
-            image_io.save_gif(frames(steps), self.out, side=side)
-        elif self.out.suffix:
-            if sheets:
-                save_sheet([row for sheet in sheets for row in sheet], self.out, side=side)
-            else:
-                image_io.save(_grid(results), self.out, side=side)
+            self._write_gif(results, steps, side)
+        elif not self.out.suffix:
+            self._write_folder(results, steps, side)
+        elif self.show_steps:
+            self._write_sheet(self._strips(results, steps), self.out, side)
+        elif self.captions:
+            cells = [(_image(result), self._name(result)) for result in results]
+            self._write_sheet(image_io.in_grid(cells), self.out, side)
         else:
-            self._write_folder(results, sheets, side)
+            image_io.save(_grid(results), self.out, side=side, scale=self.scale)
 
     def grid(self) -> Tensor:
         """Return what a terminal shows: the images (C, H, W) in one, or their steps."""
         results = self._drawn()
         if not self.show_steps:
             return _grid(results)
-        chosen = strips([spread(each) for each in self._steps(results)])
+        chosen = [row for each in self._steps(results) for row in strips(spread(each))]
         tiles = [[image for image, _ in row if image is not None] for row in chosen]
         return image_io.tiled(tiles, gutter=image_io.gutter_of(tiles[0][0].size(-1)))
 
@@ -98,13 +111,69 @@ class ImageWork(ItemsWork):
         with torch.no_grad():
             return [[step.decoded(self.decode) for step in steps] for steps in every]
 
+    def _name(self, result: LaneResult) -> tuple[str, ...]:
+        """Return the line below an image; none without captions."""
+        return (self.captions[result.index],) if self.captions else ()
+
+    def _strips(
+        self, results: Sequence[LaneResult], steps: Sequence[Sequence[ShownStep]]
+    ) -> list[list[Cell]]:
+        pairs = zip(results, steps, strict=True)
+        return [row for result, each in pairs for row in strips(each, self._name(result))]
+
+    def _letters(self, scale: int | None, side: int) -> int:
+        """Return the size of captions: large where images are large, for those far away."""
+        if not self.captions:
+            return FONT
+        return max(FONT, side * (scale or image_io.enlargement(side)) // LETTERS)
+
+    def _write_sheet(self, rows: Sequence[Sequence[Cell]], path: Path, side: int) -> None:
+        letters = self._letters(self.scale, side)
+        save_sheet(rows, path, side=side, scale=self.scale, letters=letters)
+
+    def _write_gif(
+        self, results: Sequence[LaneResult], steps: Sequence[Sequence[ShownStep]], side: int
+    ) -> None:
+        gutter = image_io.gutter_of(side)
+        shown = frames(steps)
+        first = image_io.tiled(image_io.in_grid([image for image, _ in shown[0]]), gutter=gutter)
+        scale = self.scale or image_io.moving_scale(side, first.size(2))
+        if self.captions:
+            letters = self._letters(scale, side)
+            names = [self._name(result) for result in results]
+            grids = [
+                [(image, (*name, line)) for name, (image, line) in zip(names, at, strict=True)]
+                for at in shown
+            ]
+            pages = [
+                sheet(image_io.in_grid(cells), scale=scale, letters=letters) for cells in grids
+            ]
+            image_io.write_gif(pages, self.out, self.pace)
+            return
+        tiles = [image_io.in_grid([image for image, _ in at]) for at in shown]
+        grids_only = [image_io.tiled(rows, gutter=gutter) for rows in tiles]
+        image_io.save_gif(grids_only, self.out, side=side, scale=scale, seconds=self.pace)
+
     def _write_folder(
-        self, results: Sequence[LaneResult], sheets: Sequence[Any], side: int
+        self, results: Sequence[LaneResult], steps: Sequence[Sequence[ShownStep]], side: int
     ) -> None:
         for result in results:
-            image_io.save(_image(result), self.out / f"{result.index:04}.png", side=side)
-        for result, sheet in zip(results, sheets, strict=False):
-            save_sheet(sheet, self.out / f"{result.index:04}-steps.png", side=side)
+            path, image = self.out / f"{result.index:04}.png", _image(result)
+            if self.captions:
+                self._write_sheet([[(image, self._name(result))]], path, side)
+            else:
+                image_io.save(image, path, side=side, scale=self.scale)
+        for result, each in zip(results, steps, strict=False):
+            path = self.out / f"{result.index:04}-steps.png"
+            self._write_sheet(self._strips([result], [each]), path, side)
+
+
+def require_scale(scale: int, side: int, count: int) -> None:
+    """Raise `InputError` for a scale by which so many images of `side` pixels are too large."""
+    columns = len(image_io.in_grid(range(count))[0])
+    most = max(1, WIDEST // (side * columns))
+    expected = f"at most {most} for {counted(count, 'images')} of {side} pixels a side"
+    require(scale <= most, "scale", expected, scale, "Lower it, or make fewer images.")
 
 
 def _image(result: LaneResult) -> Tensor:

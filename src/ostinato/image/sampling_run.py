@@ -22,7 +22,7 @@ from ostinato.image.config import (
 )
 from ostinato.image.fixed_batches import Denoiser, ImageNetwork
 from ostinato.image.image_request import ImageRequest
-from ostinato.image.image_work import ImageWork
+from ostinato.image.image_work import ImageWork, require_scale
 from ostinato.image.sampling import Renoise, denoise_loop
 from ostinato.image.unet import denoiser_folder, load_denoiser
 from ostinato.journal import RunSource, require_unchanged
@@ -35,6 +35,8 @@ def build_sample_image(config: SampleImageRun, *, run: RunSource | None = None) 
     """Build the run that samples images with a denoiser."""
     require_unchanged("The model's files", config.weights, denoiser_digest(config.model))
     network = load_denoiser(config.model)
+    if config.scale is not None:
+        require_scale(config.scale, network.size, config.count * max(1, len(config.labels)))
     low, high = config.guidance_interval
     change = {} if config.source is None else _change(config.source, network)
     requests = noise_requests(
@@ -55,7 +57,27 @@ def build_sample_image(config: SampleImageRun, *, run: RunSource | None = None) 
         seed=config.seed,
         **image_loop_arguments(config, image_checks(config.checks, network), run),
     )
-    return ImageWork(loop=loop, out=config.out, count=len(requests), show_steps=config.show_steps)
+    captions = [_caption(request, network) for request in requests]
+    return ImageWork(loop=loop, out=config.out, count=len(requests), **shown_as(config, captions))
+
+
+def shown_as(config: ImageSamplingRun, captions: Sequence[str]) -> dict[str, Any]:
+    """Return how a run's images are shown, as arguments of `ImageWork`."""
+    shown: dict[str, Any] = {"show_steps": config.show_steps, "scale": config.scale}
+    if config.caption:
+        shown["captions"] = captions
+    return shown if config.pace is None else {**shown, "pace": config.pace}
+
+
+def _caption(request: ImageRequest, network: ImageNetwork) -> str:
+    """Return the class and the seed of an image in words."""
+    seed = f"seed {request.seed}"
+    if request.interpolate_to is not None:
+        seed += f" to {request.interpolate_to}, {request.share:.0%}"
+    if request.label is None:
+        return seed
+    names = _names_of(network)
+    return f"{names[request.label] if names else request.label}, {seed}"
 
 
 def image_loop_arguments(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ostinato.journal import StepRecord, tensor_of
-from ostinato.media import Cell, image_io
+from ostinato.media import Cell
 
 COLUMNS = 10
 """Steps that a sheet shows of an image: the first, the last and some between."""
@@ -30,6 +30,11 @@ class ShownStep(NamedTuple):
     def moving(self) -> Tensor:
         """The image that a GIF shows: the noisy one where there is one."""
         return self.clean if self.noisy is None else self.noisy
+
+    @property
+    def moving_line(self) -> str:
+        """The words about that image."""
+        return ", ".join(self.clean_lines if self.noisy is None else self.noisy_lines)
 
     def decoded(self, decode: Callable[[Tensor], Tensor]) -> ShownStep:
         """Return the step with its latent as an image."""
@@ -79,27 +84,24 @@ def spread(steps: Sequence[ShownStep]) -> list[ShownStep]:
     return [steps[round(n * last / (COLUMNS - 1))] for n in range(COLUMNS)]
 
 
-def strips(chosen: Sequence[Sequence[ShownStep]]) -> list[list[Cell]]:
-    """Return the rows of a sheet: for each image its noisy states, where it has some, and below
-    them the clean predictions."""
+def strips(steps: Sequence[ShownStep], name: Sequence[str] = ()) -> list[list[Cell]]:
+    """Return the rows of a sheet: an image's noisy states, where it has some, and below them the
+    clean predictions. `name` is a line above those of each step, if there is one."""
     rows: list[list[Cell]] = []
-    for steps in chosen:
-        if all(step.noisy is not None for step in steps):
-            rows.append([(step.noisy, step.noisy_lines) for step in steps])
-        rows.append([(step.clean, step.clean_lines) for step in steps])
+    if all(step.noisy is not None for step in steps):
+        rows.append([(step.noisy, (*name, *step.noisy_lines)) for step in steps])
+    rows.append([(step.clean, (*name, *step.clean_lines)) for step in steps])
     return rows
 
 
-def frames(every: Sequence[Sequence[ShownStep]]) -> list[Tensor]:
-    """Return a grid of the images for every step; images that ended early stay."""
+def frames(every: Sequence[Sequence[ShownStep]]) -> list[list[tuple[Tensor, str]]]:
+    """Return the images for every step, each with a line; images that ended early stay."""
     last = max(len(steps) for steps in every)
-    gutter = image_io.gutter_of(every[0][0].clean.size(-1))
-    grids = []
+    shown = []
     for n in range(last):
+        at = [steps[min(n, len(steps) - 1)] for steps in every]
         # The last frame, which is held, shows the results.
-        at = [
-            steps[-1].clean if n == last - 1 else steps[min(n, len(steps) - 1)].moving
-            for steps in every
-        ]
-        grids.append(image_io.tiled(image_io.in_grid(at), gutter=gutter))
-    return grids
+        shown.append(
+            [(step.clean if n == last - 1 else step.moving, step.moving_line) for step in at]
+        )
+    return shown

@@ -15,9 +15,10 @@ from .image_io import (
     to_bytes,
     to_gray,
 )
-from .sheet import Cell, save_sheet, sheet
+from .sheet import FONT, Cell, save_captioned, save_sheet, sheet
 
 __all__ = [
+    "FONT",
     "IMAGE_SUFFIXES",
     "Cell",
     "Series",
@@ -30,6 +31,7 @@ __all__ = [
     "read_idx",
     "read_pixels",
     "save",
+    "save_captioned",
     "save_curves",
     "save_sheet",
     "save_wav",

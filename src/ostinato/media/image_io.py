@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 WHITE = 255
 TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_FORMAT = 258, 262, 339  # tags: bits, where white is, signedness
+T = TypeVar("T")
 UInt8Array = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
@@ -91,7 +92,7 @@ def gutter_of(side: int) -> int:
     return max(1, side // 28)
 
 
-def in_grid(images: Sequence[Tensor], columns: int | None = None) -> list[list[Tensor]]:
+def in_grid(images: Sequence[T], columns: int | None = None) -> list[list[T]]:
     """Return images in rows of `columns`; without it, in a grid that is about square."""
     columns = columns or max(1, round(len(images) ** 0.5 + 0.3))
     return [list(images[at : at + columns]) for at in range(0, len(images), columns)]
@@ -100,11 +101,11 @@ def in_grid(images: Sequence[Tensor], columns: int | None = None) -> list[list[T
 # Writing --------------------------------------------------------------------------------------
 
 
-def save(image: Tensor, path: str | Path, *, side: int) -> Path:
+def save(image: Tensor, path: str | Path, *, side: int, scale: int | None = None) -> Path:
     """Write an image or a grid of images of `side` pixels as a PNG, enlarged to be seen."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _enlarged(image, enlargement(side)).save(path)
+    enlarged(image, scale or enlargement(side)).save(path)
     return path
 
 
@@ -113,14 +114,25 @@ def enlargement(side: int) -> int:
     return max(1, SHOWN // side)
 
 
-def save_gif(frames: Sequence[Tensor], path: str | Path, *, side: int) -> Path:
-    """Write a GIF that repeats: `FRAME` seconds a step, its last step `LAST` seconds.
+def save_gif(
+    frames: Sequence[Tensor],
+    path: str | Path,
+    *,
+    side: int,
+    scale: int | None = None,
+    seconds: float = FRAME,
+) -> Path:
+    """Write a GIF that repeats: so many seconds a step, its last step `LAST` seconds.
 
     `side` is that of one image of the grid, in pixels before they are enlarged.
     """
-    # Large where there is one image, and never wider than a page.
-    factor = max(1, min(MOVING // side, WIDEST // frames[0].size(2)))
-    return _write_gif([_enlarged(frame, factor) for frame in frames], path, FRAME)
+    factor = scale or moving_scale(side, frames[0].size(2))
+    return write_gif([enlarged(frame, factor) for frame in frames], path, seconds)
+
+
+def moving_scale(side: int, width: int) -> int:
+    """Return by what a GIF is enlarged: large where there is one image, no wider than a page."""
+    return max(1, min(MOVING // side, WIDEST // width))
 
 
 def smaller(pixels: Tensor) -> Tensor:
@@ -134,14 +146,14 @@ def smaller(pixels: Tensor) -> Tensor:
 def save_film(frames: Sequence[Tensor], path: str | Path, *, fps: float) -> Path:
     """Write uint8 frames (C, H, W) as a GIF that repeats; its last one stays for `LAST` seconds."""
     images = [Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy()) for frame in frames]
-    return _write_gif(images, path, 1 / fps)
+    return write_gif(images, path, 1 / fps)
 
 
-def _write_gif(images: Sequence[Image.Image], path: str | Path, seconds: float) -> Path:
-    """Write images that are shown for so long each, the last one for `LAST` seconds."""
+def write_gif(images: Sequence[Image.Image], path: str | Path, seconds: float) -> Path:
+    """Write images as a GIF that repeats; the last one stays for `LAST` seconds, or longer."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    durations = [round(seconds * 1000)] * (len(images) - 1) + [round(LAST * 1000)]
+    durations = [round(seconds * 1000)] * (len(images) - 1) + [round(max(LAST, seconds) * 1000)]
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0)
     return path
 
@@ -164,7 +176,8 @@ def for_terminal(image: Tensor) -> str:
     return "\n".join(lines)
 
 
-def _enlarged(image: Tensor, factor: int) -> Image.Image:
+def enlarged(image: Tensor, factor: int) -> Image.Image:
+    """Return an image with so many pixels a side for each of its own."""
     pixels = to_bytes(image).permute(1, 2, 0).squeeze(-1).contiguous().numpy()
     shown = Image.fromarray(pixels)
     # Nearest: a reader wants to see the pixels that were made, not smoothed ones.

@@ -93,6 +93,16 @@ def spelled(name: str) -> str:
 @click.option("--each", help="Stop condition of each image, such as: Converges('change', 0.01)")
 @check_options
 @click.option("--show-steps", is_flag=True, help="Write each step: noisy above, clean below.")
+@click.option("--caption", is_flag=True, help="Write class, seed and step below each image.")
+@click.option(
+    "--scale",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Enlarge images N times.  [default: so that they can be seen]",
+)
+@click.option(
+    "--pace", metavar="SECONDS", type=float, help="Seconds of a step in a .gif.  [default: 0.3]"
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -112,6 +122,9 @@ def image(
     seed: int,
     each: str | None,
     show_steps: bool,
+    caption: bool,
+    scale: int | None,
+    pace: float | None,
     out: Path | None,
     checkpoint_every: int | None,
     view: View,
@@ -131,6 +144,9 @@ def image(
     common = {
         "out": target_of(out),
         "show_steps": show_steps,
+        "caption": caption,
+        "scale": scale,
+        "pace": pace,
         "count": count,
         "seed": seed,
         "each": each,

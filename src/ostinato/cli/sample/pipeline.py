@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 PIPELINE_ONLY = {"prompt", "negative-prompt", "height", "width"}
 COMMON = CHECK_OPTIONS | {
-    *("count", "steps", "guidance", "seed", "each", "show-steps", "out", "json"),
+    *("count", "steps", "guidance", "seed", "each", "show-steps", "out", "json", "quiet"),
+    *("caption", "scale", "pace"),
     *("run", "journal", "no-journal", "checkpoint-every"),
 }
 

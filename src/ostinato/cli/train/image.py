@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,14 +34,26 @@ def _line(report: Mapping[str, Any]) -> str:
 
 
 def save_grid(step: Step, work: TrainingWork) -> str:
-    """Write the sample of a step, a grid of images, as a PNG; return the line about it."""
-    from ostinato.media import image_io
+    """Write the sample of a step, a grid of images, as a PNG; return the line about it.
+
+    Step and losses stand below it.
+    """
+    from ostinato.media import save_captioned
 
     process: Any = work.process
     pixels: Any = step.report["sample"]  # (C, H, W), bytes
     path = work.config.out / "samples" / f"step-{step.position:06}.png"
-    image_io.save(pixels / 127.5 - 1, path, side=process.network.size)
+    words = [f"step {step.position:,}", *_measured(step.report, work.config.measure)]
+    save_captioned(pixels / 127.5 - 1, words, path, side=process.network.size)
     return f"  samples: {near(path)}"
+
+
+def _measured(report: Mapping[str, Any], measure: str) -> Iterator[str]:
+    """Yield the losses of a report in words, and what the training is measured by."""
+    for name, value in report.items():
+        is_loss = name.startswith("loss/") and "sigma" not in name
+        if (is_loss or name == measure) and isinstance(value, float):
+            yield f"{name} {value:.4g}"
 
 
 IMAGE = TrainCommand(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ostinato.errors import InputError
-from ostinato.image import ImageWork, image_checks, image_loop_arguments
+from ostinato.image import ImageWork, image_checks, image_loop_arguments, shown_as
 from ostinato.image.pipelines.config import SamplePipelineRun
 from ostinato.image.pipelines.folder import load_pipeline, part_names
 from ostinato.image.pipelines.inputs import PipelineInputs
@@ -45,7 +45,7 @@ def build_sample_pipeline(config: SamplePipelineRun, *, run: RunSource | None = 
         loop=loop,
         out=config.out,
         count=len(items),
-        show_steps=config.show_steps,
+        **shown_as(config, [item.prompt or f"seed {item.seed}" for item in items]),
         decode=pipeline.decode,
         notes=tuple(
             f"The weights of {name} are those of the variant {variant}."
