@@ -158,9 +158,10 @@ def test_losses_and_the_measure_of_a_training_are_told() -> None:
         "loss/train": 0.29451,
         "loss/valid": 0.5,
         "loss/valid_sigma_low": 1.0,
+        "generator/loss": 1.25,
         "lr": 0.1,
         "distance": 2.0,
         "sample": None,
     }
-    told = ["loss/train 0.2945", "loss/valid 0.5", "distance 2"]
+    told = ["loss/train 0.2945", "loss/valid 0.5", "generator/loss 1.25", "distance 2"]
     assert list(_measured(report, "distance")) == told

@@ -51,7 +51,7 @@ def save_grid(step: Step, work: TrainingWork) -> str:
 def _measured(report: Mapping[str, Any], measure: str) -> Iterator[str]:
     """Yield the losses of a report in words, and what the training is measured by."""
     for name, value in report.items():
-        is_loss = name.startswith("loss/") and "sigma" not in name
+        is_loss = name.endswith("/loss") or (name.startswith("loss/") and "sigma" not in name)
         if (is_loss or name == measure) and isinstance(value, float):
             yield f"{name} {value:.4g}"
 
