@@ -50,6 +50,18 @@ class Recording:
         """The name of the run, as far as it is known before the run is made."""
         return self.usual if self.name is None else self.name
 
+    def before(self) -> RunConfig | None:
+        """Return the configuration of the run of this name; None where there is none."""
+        from ostinato.journal import DEFAULT, Journal
+        from ostinato.runs import config_of
+
+        path = self.journal or DEFAULT
+        if self.off or self.fresh or self.called is None or not path.exists():
+            return None
+        with Journal(path) as journal:
+            run = journal.find(self.called)
+            return None if run is None else config_of(run)
+
     def _cannot_record(self, path: Path) -> bool:
         """Return whether nobody asked for a run, and none can be made here; warn about it."""
         there = next(each for each in (path, *path.absolute().parents) if os.path.exists(each))

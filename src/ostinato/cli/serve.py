@@ -102,7 +102,7 @@ def serve(
     except ImportError:
         raise MissingExtra("A model as a server", "serve") from None
     from ostinato.inference import check_before_loading
-    from ostinato.models import load_model
+    from ostinato.models import load_model, recommendation, recommended_sampling
     from ostinato.server import application
 
     # Read before the model is loaded, so that a wrong file is reported at once.
@@ -126,7 +126,10 @@ def serve(
     served = name or (scheduler.model.name if flow is None else flow.name)
     # Under other names it is refused: a web page could point its own name here (DNS rebinding).
     hosts = [*LOOPBACK, *allowed, host]
-    app = application(scheduler, model=served, hosts=hosts, key=key)
+    sampling = recommended_sampling(model) if flow is None else {}
+    if sampling:
+        click.echo(recommendation(sampling), err=True)
+    app = application(scheduler, model=served, hosts=hosts, key=key, sampling=sampling)
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
     try:
         _server(config, scheduler, served).run()

@@ -99,6 +99,7 @@ from .networks.quantized import (
 )
 from .networks.train_kernels import rotate
 from .processor import instruction_sets, processor_name, read_gb_s
+from .recommended import RECOMMENDED, recommendation, recommended_sampling
 from .shared import shared_model
 from .tokenizer import Tokenizer
 from .transformers_network import TransformersConfig, TransformersNetwork, crop
@@ -111,6 +112,7 @@ __all__ = [
     "LLAMA",
     "MASK",
     "PROJECTIONS",
+    "RECOMMENDED",
     "Attention",
     "Bert",
     "BertConfig",
@@ -194,6 +196,8 @@ __all__ = [
     "read_gb_s",
     "read_weights",
     "recall",
+    "recommendation",
+    "recommended_sampling",
     "release_pages",
     "remember",
     "require_model",

@@ -50,12 +50,14 @@ def application(
     model: str,
     hosts: Sequence[str] = ("127.0.0.1", "localhost", "::1"),
     key: str = "",
+    sampling: Mapping[str, float] | None = None,
 ) -> Starlette:
     """Return the ASGI application in front of a scheduler.
 
     `model` is the name that requests must use. `hosts` are the host names it answers under: a web
     page of another origin that resolves its own name to this address is refused. `key` is the API
-    key of every request, empty for none.
+    key of every request, empty for none. `sampling` are settings where a request names none, such
+    as those that the model recommends (`ostinato.models.recommended_sampling`).
     """
     try:
         from starlette.applications import Starlette
@@ -64,7 +66,7 @@ def application(
         from starlette.routing import Route
     except ImportError:
         raise MissingExtra("A model as a server", "serve") from None
-    pages = _Pages(scheduler, model, key)
+    pages = _Pages(scheduler, model, key, sampling or {})
     routes = [
         Route("/v1/chat/completions", pages.answer(chat=True), methods=["POST"]),
         Route("/v1/completions", pages.answer(chat=False), methods=["POST"]),
@@ -118,8 +120,15 @@ class _Tally:
 class _Pages:
     """The handlers of the API's addresses."""
 
-    def __init__(self, scheduler: Scheduler | FlowScheduler, model: str, key: str) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler | FlowScheduler,
+        model: str,
+        key: str,
+        sampling: Mapping[str, float],
+    ) -> None:
         self._scheduler, self._model, self._key = scheduler, model, key
+        self._sampling = sampling
         self._tally = _Tally()
 
     async def health(self, request: HttpRequest) -> Response:
@@ -152,7 +161,14 @@ class _Pages:
             self._check_key(http)
             value = await _body(http)
             longest = self._scheduler.longest
-            read = partial(read_request, value, chat=chat, models=[self._model], longest=longest)
+            read = partial(
+                read_request,
+                value,
+                chat=chat,
+                models=[self._model],
+                longest=longest,
+                sampling=self._sampling,
+            )
             try:
                 # In a thread: reading compiles patterns, and the event loop serves all clients.
                 body = await asyncio.to_thread(in_time, read, self._scheduler.ready_seconds)

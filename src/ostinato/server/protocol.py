@@ -72,8 +72,13 @@ class ApiRequest:
     columns: Mapping[str, object] | None = None
 
 
-def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int) -> ApiRequest:
-    """Read a request's body. Raises `RequestError` that names the field."""
+def read_request(
+    value: Any, *, chat: bool, models: Sequence[str], longest: int, sampling: Mapping[str, float]
+) -> ApiRequest:
+    """Read a request's body; `sampling` are the settings where it names none.
+
+    Raises `RequestError` that names the field.
+    """
     if not isinstance(value, Mapping):
         raise RequestError(400, f"The body must be a JSON object, got {type(value).__name__}.")
     # First: nothing large may be parsed or compiled.
@@ -97,7 +102,7 @@ def read_request(value: Any, *, chat: bool, models: Sequence[str], longest: int)
         prompt=prompt,
         chat=chat,
         prefill=_take_prefill(fields, prompt) if isinstance(prompt, list) else "",
-        sampling=_sampling(fields),
+        sampling=_sampling(fields, {**SAMPLING, **sampling}),
         max_tokens=_max_tokens(fields, longest),
         stop=_stop(fields),
         seed=_seed(fields),
@@ -195,11 +200,11 @@ def _is_text(value: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
-def _sampling(fields: BodyFields) -> SamplingParams:
-    """Read the sampling parameters; as in the API, the default temperature is 1."""
+def _sampling(fields: BodyFields, usual: Mapping[str, Any]) -> SamplingParams:
+    """Read the sampling parameters; those that are not given are as usual."""
     given = {name: fields.value(name) for name in SAMPLING}
     # An explicit null means not set.
-    settings = {name: SAMPLING[name] if given[name] is None else given[name] for name in SAMPLING}
+    settings = {name: usual[name] if given[name] is None else given[name] for name in SAMPLING}
     try:
         return SamplingParams(**settings, logit_bias=_logit_bias(fields))
     except InputError as error:

@@ -131,7 +131,7 @@ def chat(
     if at is not None and origin is None:
         raise InputError("--at must be given with --from, got it alone. Name the chat.")
     typed = _typed(settings)
-    config = _branch(recording, origin, at, typed) if origin else _same(recording, typed)
+    config = _branch(recording, origin, at, typed) if origin else _same(recording, typed, view)
     sys.exit(drive(config, recording, view, spelled))
 
 
@@ -187,19 +187,23 @@ def _config(before: ChatRun | None, typed: dict[str, Any]) -> ChatRun:
     return config
 
 
-def _same(recording: Recording, typed: dict[str, Any]) -> ChatRun:
-    """Return the configuration of the run that goes on, or of a new one."""
-    from ostinato.flow import ChatRun
-    from ostinato.journal import DEFAULT, Journal
-    from ostinato.runs import config_of
+def _same(recording: Recording, typed: dict[str, Any], view: View) -> ChatRun:
+    """Return the configuration of the run that goes on, or of a new one.
 
-    path = recording.journal or DEFAULT
-    before = None
-    if recording.name is not None and path.exists():
-        with Journal(path) as journal:
-            run = journal.find(recording.name)
-            before = None if run is None else config_of(run)
-    return _config(before if isinstance(before, ChatRun) else None, typed)
+    A new one without rules samples as its model recommends, where nothing else is typed.
+    """
+    from ostinato.flow import ChatRun
+    from ostinato.models import recommendation, recommended_sampling
+
+    before = recording.before()
+    if isinstance(before, ChatRun):
+        return _config(before, typed)
+    config = _config(None, typed)
+    if config.rules is not None or _is_server(config.model):
+        return config
+    found: dict[str, Any] = recommended_sampling(config.model, without=typed)
+    view.say(recommendation(found))
+    return replace(config, **found)
 
 
 def _branch(recording: Recording, origin: str, at: int | None, typed: dict[str, Any]) -> ChatRun:

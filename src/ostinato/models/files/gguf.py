@@ -312,6 +312,11 @@ class GGUFModel:
     def _has_bias(self, layer: str) -> bool:
         return f"blk.0.{layer}.bias" in self._names
 
+    def sampling(self) -> dict[str, Any]:
+        """Return what `general.sampling` recommends, by the keys of llama.cpp; None for nothing."""
+        keys = ("temp", "top_p", "top_k", "min_p", "penalty_repeat")
+        return {key: self._get(f"general.sampling.{key}") for key in keys}
+
     def _special_ids(self) -> dict[str, Any]:
         eos = special_id(self._get, "eos")
         return {
