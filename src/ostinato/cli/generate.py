@@ -151,8 +151,10 @@ def generate(
         alternatives=5
         if (show or each or step or temperatures) and settings["num_beams"] == 1
         else 0,
-        **_settings_of(model, settings, recording, view),
+        **_settings_of(model, settings),
     )
+    if not is_server(model) and config.num_beams == 1:
+        config = replace(config, **_recommended(config, recording, view))
     view = replace(view, show=show, step=step, pace=pace)
     if temperatures:
         with fields_as_options(spelled):
@@ -174,29 +176,27 @@ def _prompt(typed: str | None, system: str | None) -> str | tuple[Mapping[str, s
     return ({"role": "system", "content": system}, {"role": "user", "content": text})
 
 
-def _settings_of(
-    model: str, settings: Mapping[str, Any], recording: Recording, view: View
-) -> Mapping[str, Any]:
-    """Return the settings for a model: what is not typed is as it recommends.
+def _settings_of(model: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings for a model: a server gets top-k only where it is typed.
 
-    A run that is resumed keeps its own. A server gets top-k only where it is typed: OpenAI's own
-    API refuses it.
+    OpenAI's own API refuses it.
     """
-    from ostinato.models import RECOMMENDED, recommendation, recommended_sampling
     from ostinato.remote import is_server
+
+    return {**settings, "top_k": 0} if is_server(model) and not _typed("top_k") else settings
+
+
+def _recommended(config: GenerateRun, recording: Recording, view: View) -> dict[str, Any]:
+    """Return the sampling that is not typed: that of the run to resume, else the model's own."""
+    from ostinato.models import RECOMMENDED, recommendation, recommended_sampling
     from ostinato.text import GenerateRun
 
-    if is_server(model):
-        return settings if _typed("top_k") else {**settings, "top_k": 0}
-    if settings["num_beams"] > 1:
-        return settings
     typed, before = [name for name in RECOMMENDED if _typed(name)], recording.before()
     if isinstance(before, GenerateRun):
-        kept = {name: getattr(before, name) for name in RECOMMENDED if name not in typed}
-        return {**settings, **kept}
-    found = recommended_sampling(model, without=typed)
+        return {name: getattr(before, name) for name in RECOMMENDED if name not in typed}
+    found = recommended_sampling(config.model, without=typed)
     view.say(recommendation(found))
-    return {**settings, **found}
+    return dict(found)
 
 
 def _refuse_conflicts(params: Mapping[str, Any], constraint: Constraint | None) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import click
 
-from ostinato.arguments import did_you_mean, nearest
+from ostinato.arguments import did_you_mean
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.terminal import check_texts, prepared_streams
 from ostinato.errors import OstinatoError
@@ -101,9 +101,9 @@ class LazyGroup(click.Group):
         except click.NoSuchOption as error:
             known = [] if error.ctx is None else error.ctx.command.params
             options = [name for parameter in known for name in parameter.opts]
-            near = nearest(error.option_name, options)
-            near_ones = [near] if near else None
-            raise click.NoSuchOption(error.option_name, None, near_ones, error.ctx) from None
+            name = error.option_name
+            text = f"No such option {name!r}.{did_you_mean(name, options)}"
+            raise click.NoSuchOption(name, text, None, error.ctx) from None
         except KeyboardInterrupt:
             click.echo("Interrupted. What was acknowledged is saved.", err=True)
             ctx.exit(Exit.INTERRUPTED)
