@@ -93,7 +93,7 @@ def test_no_time_is_told_where_a_loop_has_no_limit() -> None:
         tally.loop.tick = n
         tally.add_step(Step(n, n, {"tokens": 500}), float(n))
     assert tally.left(8.0) is None
-    assert tally.line(8.0) == "step 8, 1 steps/s, 500 tokens/s"
+    assert tally.line(8.0) == "step 8, 1 step/s, 500 tokens/s"
 
 
 def result(key: str, check: str = "", *, accepted: bool = True) -> LaneResult:

@@ -305,9 +305,23 @@ def reason(error: Exception) -> str:
     return words.lower() if words else str(error)
 
 
-def counted(number: int, unit: str) -> str:
-    """Return the number and its unit, which is given in the plural: `1 word`, `2 words`."""
-    return f"{number} {unit[:-1] if number == 1 else unit}"
+def counted(number: float, units: str, spec: str = "") -> str:
+    """Return a number and its unit, which is given in the plural: `1 word`, `2 words`.
+
+    `spec` is how the number is formatted, such as `,` or `g`.
+    """
+    return f"{number:{spec}} {_singular(units) if number == 1 else units}"
+
+
+def were(number: float) -> str:
+    """Return the verb of a number of things: `was` or `were`."""
+    return "was" if number == 1 else "were"
+
+
+def _singular(units: str) -> str:
+    endings = (("ies", "y"), ("ches", "ch"), ("s", ""))
+    ending, one = next(each for each in endings if units.endswith(each[0]))
+    return units.removesuffix(ending) + one
 
 
 def did_you_mean(value: object, known: Iterable[str]) -> str:

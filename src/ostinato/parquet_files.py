@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from ostinato.arguments import reason
+from ostinato.arguments import counted, reason
 from ostinato.errors import InputError, MissingExtra
 from ostinato.text_files import unreadable
 
@@ -81,7 +81,7 @@ def _rows(path: Path, file: BinaryIO) -> Iterator[dict[str, Any]]:
 def _require_names(path: Path, names: list[str]) -> None:
     for name, times in Counter(names).items():
         if not name.strip() or times > 1:
-            got = f"{name!r} {times} times" if name.strip() else "an empty name"
+            got = f"{name!r} {counted(times, 'times')}" if name.strip() else "an empty name"
             raise InputError(
                 f"{path.name}: every column must have a name of its own, got {got}. Rename it."
             )

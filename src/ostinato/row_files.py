@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from ostinato.arguments import counted
 from ostinato.errors import InputError
 from ostinato.parquet_files import iter_parquet
 from ostinato.text_files import LONGEST_LINE, FileProblems, iter_jsonl, iter_lines
@@ -115,4 +116,4 @@ def _bad_header(header: list[str]) -> Iterator[str]:
         if not name.strip():
             yield "line 1: every column must have a name, got an empty one"
         elif times > 1:
-            yield f"line 1: column names must differ, got '{name}' {times} times"
+            yield f"line 1: column names must differ, got '{name}' {counted(times, 'times')}"

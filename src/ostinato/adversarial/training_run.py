@@ -9,7 +9,7 @@ from ostinato.adversarial.conditions import ModeCollapse, Overpowered
 from ostinato.adversarial.config import DuelConfig, GanTrainingRun
 from ostinato.adversarial.duel import Duel
 from ostinato.adversarial.networks import Discriminator, Generator, gan_for, save_generator
-from ostinato.arguments import require
+from ostinato.arguments import counted, require
 from ostinato.errors import InputError
 from ostinato.image import (
     Classifier,
@@ -62,8 +62,8 @@ def prepare_gan_training(config: GanTrainingRun) -> TrainingParts:
     def size(settings: DuelConfig) -> str:
         steps = settings.steps_per_epoch([1] * len(train))
         return (
-            f"{len(train)} images to train on, {len(valid)} to compare samples with, "
-            f"{steps:g} steps per epoch"
+            f"{counted(len(train), 'images')} to train on, {len(valid)} to compare samples with, "
+            f"{counted(steps, 'steps', 'g')} per epoch"
         )
 
     return TrainingParts(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
+from ostinato.arguments import counted
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
 from ostinato.checks.normal_form import normal_form, normalized
 from ostinato.checks.segments import split_words, word_spans
@@ -88,7 +89,8 @@ class Repetition(BaseCheck):
         fresh = _fresh(phrases)
         if self.share is not None and 1 - fresh > self.share:
             message = (
-                f"Repeat less: {1 - fresh:.0%} of the phrases of {self.n} words were said before, "
+                f"Repeat less: {1 - fresh:.0%} of the phrases of {counted(self.n, 'words')} "
+                "were said before, "
                 f"at most {self.share:.0%} are allowed."
             )
             return self.verdict(False, message, fresh)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import regex
 
+from ostinato.arguments import counted
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
 from ostinato.checks.constraint_spec import ConstraintSpec, folded
 from ostinato.checks.deadline import is_over, left
@@ -52,7 +53,7 @@ class Regex(BaseCheck):
             return self.verdict(
                 False,
                 f"Write a simpler text: the pattern had no answer within {JUDGE_SECONDS:g} seconds "
-                f"on {len(text)} characters (nested repetitions such as (a+)+ in it?).",
+                f"on {counted(len(text), 'characters')} (nested repetitions such as (a+)+ in it?).",
             )
         if matched:
             return self.verdict(True)

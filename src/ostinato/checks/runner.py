@@ -14,6 +14,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from ostinato.arguments import counted
 from ostinato.checks.deadline import OVER, is_over, left
 from ostinato.loop import Check, Item, PrefixStatus, PrefixVerdict, RequiredText, Verdict
 
@@ -112,7 +113,8 @@ def _on_prefix(
         if late is not None:
             late.add(check.name)
             warnings.warn(
-                f"The check '{check.name}' must judge a prefix within {limit:g} seconds, and did "
+                f"The check '{check.name}' must judge a prefix within "
+                f"{counted(limit, 'seconds', 'g')}, and did "
                 "not. From now on it judges whole outputs only. Make its prefix function faster.",
                 stacklevel=2,
             )
@@ -208,7 +210,7 @@ def limited(call: Callable[[], Any], seconds: float) -> Any:
         result, error = worker.results.get(timeout=seconds)
     except Exception:  # queue.Empty
         worker.calls.put(None)  # ends the thread if the call ever returns
-        raise TimeoutError(f"no answer within {seconds:g} seconds") from None
+        raise TimeoutError(f"no answer within {counted(seconds, 'seconds', 'g')}") from None
     _idle.append(worker)
     if error is not None:
         raise error

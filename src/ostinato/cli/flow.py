@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ostinato.arguments import counted
 from ostinato.cli.following import View, display_for, followed, view_options
 from ostinato.cli.options import flag_of, journal_option, json_option, seed_option
 from ostinato.cli.presenters import drive
@@ -287,7 +288,7 @@ def _show_rows(run: Run, *, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps({"key": key, "calls": counts.get(key, 0), "state": state}))
         else:
-            click.echo(f"{key}  {state}, {counts.get(key, 0)} calls")
+            click.echo(f"{key}  {state}, {counted(counts.get(key, 0), 'calls')}")
 
 
 def _order(call: Call) -> list[Any]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
+from ostinato.arguments import counted
 from ostinato.errors import InputError
 
 ESCAPE = "\x1b"
@@ -41,7 +42,7 @@ def require_terminal(columns: int, lines: int, mend: str) -> None:
     size = shutil.get_terminal_size()
     if size.columns < columns or size.lines < lines:
         raise InputError(
-            f"The terminal must have at least {columns} columns and {lines} lines, got "
+            f"The terminal must have at least {columns} columns and {counted(lines, 'lines')}, got "
             f"{size.columns} and {size.lines}. Make its window larger."
         )
 

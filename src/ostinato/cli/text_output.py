@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ostinato.arguments import counted
 from ostinato.cli.run_loop import Exit
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class TextOutput:
         if self.view.step or (self.beams and not self.view.show):
             click.echo(self._text(), nl=False)
         end = "" if self.view.show else "\n"  # the text was printed without a line break after it
-        click.echo(f"{end}[{len(self.tokens)} tokens. {sentence}{note}]", err=True)
+        click.echo(f"{end}[{counted(len(self.tokens), 'tokens')}. {sentence}{note}]", err=True)
 
     def _text(self) -> str:
         texts = [str(one["text"]) for one in self.tokens]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ostinato.arguments import require, require_at_least
+from ostinato.arguments import counted, require, require_at_least
 from ostinato.decode.decode import Prompter
 from ostinato.decode.detokenizer import Detokenizer
 from ostinato.decode.edits import check_edits, forbidden_at
@@ -125,7 +125,8 @@ class Beam:
         room = min(self.limit, self._inference.limit - len(prompt))
         if not prompt or room < 1:
             raise ItemError(
-                f"The prompt must have 1 to {self._inference.limit - 1} tokens, got {len(prompt)}. "
+                f"The prompt must have 1 to {counted(self._inference.limit - 1, 'tokens')}, got "
+                f"{len(prompt)}. "
                 "Shorten the item."
             )
         group = self._free.pop()
@@ -292,7 +293,8 @@ class Beam:
             if slot.room < self.limit:
                 limit = self._inference.limit
                 return {"out_of_room": f"The model's context of {limit} tokens is full."}
-            return {"out_of_room": f"The most likely text has {len(best)} tokens, the limit."}
+            length = counted(len(best), "tokens")
+            return {"out_of_room": f"The most likely text has {length}, the limit."}
         if len(state.finished) < self.num_beams:
             return None
         # As `transformers` does, the best running text is judged as if it ended here.

@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ostinato.arguments import counted
 from ostinato.decode.completion_search import (
     completes,
     hint_pieces,
@@ -66,7 +67,8 @@ class ConstrainedState:
         else:
             return completion
         raise ItemError(
-            f"A text under the constraint must fit in the limit of {limit} tokens, {reason}. "
+            f"A text under the constraint must fit in the limit of {counted(limit, 'tokens')}, "
+            f"{reason}. "
             "Raise the limit, or ask for less."
         )
 

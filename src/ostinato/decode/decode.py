@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ostinato.arguments import require_at_least
+from ostinato.arguments import counted, require_at_least
 from ostinato.decode.constrained_state import ConstrainedState
 from ostinato.decode.constraint import Constraint
 from ostinato.decode.detokenizer import Detokenizer
@@ -246,7 +246,8 @@ class Decode:
             raise ItemError("The prompt must hold at least one token, got none.")
         if len(prompt.tokens) >= self._context:
             raise ItemError(
-                f"The prompt has {len(prompt.tokens)} tokens; the model reads fewer than "
+                f"The prompt has {counted(len(prompt.tokens), 'tokens')}; the model reads fewer "
+                "than "
                 f"{self._context}. Shorten the item."
             )
         constraint = prompt.constraint or self.constraint

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ostinato.arguments import counted
 from ostinato.decode.sampling import SamplingRow, adjust, draw
 from ostinato.decode.slots import common_prefix
 from ostinato.errors import InputError
@@ -116,7 +117,7 @@ class DraftModel(DraftProposer):
         if own.backend.get_vocab() != tokenizer.backend.get_vocab():
             raise InputError(
                 f"The draft model must have the model's vocabulary ({tokenizer.vocab_size} "
-                f"tokens), got another ({own.vocab_size} tokens: {self._model.name}). "
+                f"tokens), got another ({counted(own.vocab_size, 'tokens')}: {self._model.name}). "
                 "Train both on the same text with the same --vocab-size."
             )
         self._inference = open_backend(self._model, slots)

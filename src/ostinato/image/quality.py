@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ostinato.arguments import require
+from ostinato.arguments import counted, require
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
@@ -57,7 +57,7 @@ def precision_recall(real: Tensor, generated: Tensor, neighbors: int = 3) -> Pre
     than that member's neighbor number `neighbors`.
     """
     for name, features in (("real", real), ("generated", generated)):
-        expected = f"features of more than {neighbors} images"
+        expected = f"features of more than {counted(neighbors, 'images')}"
         require(len(features) > neighbors, name, expected, len(features))
     apart = torch.cdist(real, generated)  # (real, generated)
     precision = (apart <= _radii(real, neighbors)[:, None]).any(0).float().mean()

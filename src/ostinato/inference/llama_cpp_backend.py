@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ostinato.arguments import counted
 from ostinato.errors import InputError, ModelError
 from ostinato.inference.row_blocks import by_slot
 from ostinato.inference.self_test import SelfTest, probe_tokens
@@ -57,7 +58,8 @@ class LlamaCppBackend(SlotBackend):
         )
         if not self._context:
             raise ModelError(
-                f"llama.cpp must have memory for {slots} slots of {self.limit} tokens, got too "
+                f"llama.cpp must have memory for {slots} slots of "
+                f"{counted(self.limit, 'tokens')}, got too "
                 "little. Use fewer slots."
             )
         self._memory = library.llama_get_memory(self._context)
@@ -162,7 +164,7 @@ class LlamaCppBackend(SlotBackend):
             failed = self._library.llama_decode(self._context, self._batch)
             if failed:
                 raise ModelError(
-                    f"llama.cpp must compute {len(rows)} rows, got error {failed}. "
+                    f"llama.cpp must compute {counted(len(rows), 'rows')}, got error {failed}. "
                     "Run with OSTINATO_LLAMA_LOG=1 to see the reason."
                 )
         except (InputError, ModelError):  # the slots do not hold what was not computed

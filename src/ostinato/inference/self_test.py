@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ostinato.arguments import counted
+
 POSITIONS = (70, 330)  # in the second piece of the padded cache, and beyond several pieces
 
 
@@ -100,7 +102,7 @@ def _failure(backend: _Tested, position: int, rows: int) -> str:
     kind = "packed" if backend.packed else "plain"
     dtype = str(backend.dtype).removeprefix("torch.")
     return (
-        f"A row at position {position} gave other bits among {rows} rows than alone "
+        f"A row at position {position} gave other bits among {counted(rows, 'rows')} than alone "
         f"({dtype}, {kind} products in blocks of {backend.block}): results here depend on what "
         "is computed together. Use another block, or packed=False."
     )

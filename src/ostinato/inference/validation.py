@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ostinato.arguments import counted
 from ostinato.errors import InputError
 from ostinato.inference.row_blocks import TokenRow
 
@@ -52,7 +53,8 @@ def check_length(length: int, limit: int, reason: str = "") -> None:
     """Refuse a sequence longer than `limit` tokens; `reason` is a sentence on that limit."""
     if length > limit:
         raise InputError(
-            f"a sequence must have at most {limit} tokens for this model, got {length}. Shorten it."
+            f"a sequence must have at most {counted(limit, 'tokens')} for this model, got "
+            f"{length}. Shorten it."
             f" {reason}".rstrip()
         )
 

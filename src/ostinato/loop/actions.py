@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from ostinato.arguments import counted
 from ostinato.errors import InputError
 from ostinato.journal import JSON, Fields, Stopped
 from ostinato.loop.check import Verdict
@@ -234,7 +235,7 @@ def go_back(
         if stopped.kind not in kinds:
             return Accept()
         if history.backtracks() >= times:
-            return GiveUp(f"It went back {times} times and {stopped.kind} again.")
+            return GiveUp(f"It went back {counted(times, 'times')} and {stopped.kind} again.")
         target = stopped.last_good if to is None else to
         known = history if target is None else history.returning(target)
         values = {

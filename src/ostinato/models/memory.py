@@ -12,6 +12,7 @@ import psutil
 import torch
 from safetensors import safe_open
 
+from ostinato.arguments import counted
 from ostinato.errors import ModelError, UnknownLayout
 from ostinato.models.catalog import LLAMA, split_adapter
 from ostinato.models.device import CPU, compute_dtype, find_device
@@ -134,7 +135,7 @@ class MemoryNeed:
         ]
         fewer = (self.free - self.weights) // self.slot if self.slot else 0
         if fewer > 0:
-            fitting.insert(0, f"at most {fewer} slot{'s' * (fewer > 1)}")
+            fitting.insert(0, f"at most {counted(fewer, 'slots')}")
         if not fitting:
             return "Close other programs, or use a smaller model or one behind a server."
         return f"Use {' or '.join(fitting)}, or close other programs."

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations, islice, pairwise
 from typing import ClassVar, NamedTuple
 
+from ostinato.arguments import counted
 from ostinato.checks import POSSIBLE, BaseCheck, impossible
 from ostinato.loop import Item, PrefixVerdict, Span, Verdict
 from ostinato.music.score import PITCHES, REST, VOICES, Key, name_of
@@ -209,7 +210,7 @@ class Repeats(MusicCheck):
         for at, chord in enumerate(chords):
             row = row + 1 if at and chord == chords[at - 1] else 1
             if row > self.most:
-                message = f"Move on: chord {at + 1} is sung {row} times in a row."
+                message = f"Move on: chord {at + 1} is sung {counted(row, 'times')} in a row."
                 yield RuleViolation(message, spans[at])
                 continue
             if at + 1 < self.passage:
@@ -221,7 +222,7 @@ class Repeats(MusicCheck):
                 if len(ends) > self.times:
                     yield RuleViolation(
                         f"Bring something new: the {self.passage} chords up to chord {at + 1} are "
-                        f"sung {len(ends)} times.",
+                        f"sung {counted(len(ends), 'times')}.",
                         spans[at],
                     )
 
@@ -267,7 +268,7 @@ class Cadence(BaseCheck):
             return self.verdict(False, message, 0.5, Span(before.start, last.end))
         held = [beat for beat in chords if beat.number > before.number]
         if len(held) > self.longest:
-            message = f"End sooner: the last bass note is held for {len(held)} chords."
+            message = f"End sooner: the last bass note is held for {counted(len(held), 'chords')}."
             return self.verdict(False, message, 0.5, Span(held[self.longest].start, last.end))
         return self.verdict(True)
 

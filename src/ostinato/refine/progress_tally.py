@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ostinato.arguments import counted
 from ostinato.journal import JSON, StopKind
 from ostinato.loop import LaneResult, Loop, Report, Step, numbers
 from ostinato.refine.report.html import duration
@@ -229,7 +230,7 @@ class ProgressTally:
             check, drafts = self.failing.most_common(1)[0]
             parts.append(f"{check} fails most ({drafts})")
         if self.computed:
-            parts += [f"{self.computed:,} tokens", *_speed(tokens, "tokens")]
+            parts += [counted(self.computed, "tokens", ","), *_speed(tokens, "tokens")]
         return ", ".join(parts)
 
 
@@ -324,7 +325,7 @@ def _speed(rate: float, unit: str) -> list[str]:
     """Return a rate in the words that make it 1 or more; nothing for none."""
     for per, factor in (("s", 1), ("min", 60), ("h", 3600)):
         if rate * factor >= 0.95:
-            return [f"{rate * factor:,.0f} {unit}/{per}"]
+            return [f"{counted(round(rate * factor), unit, ',')}/{per}"]
     return []
 
 

@@ -17,6 +17,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ostinato.arguments import counted
 from ostinato.errors import MissingExtra
 from ostinato.remote.answer import AnswerReader, NoAnswer, is_end, response_error
 from ostinato.remote.concurrency import ConcurrencyLimit
@@ -228,16 +229,19 @@ class Client:
         left = self.server.retries - failures + 1
         self.say(
             f"Waiting for {self.server.url}: {said} Trying again in {pause:.1f} s, "
-            f"{left} more time{'s' * (left != 1)}."
+            f"{counted(left, 'more times')}."
         )
 
     def _given_up(self, error: RetryableError, failures: int, since: float) -> Exception:
         """Return the final error: of the item if others succeeded meanwhile, else of the server."""
         said = redact(str(error), self._key)
         if error.of_request and self._answered_at > since:
-            return PermanentError(f"{said} It failed {failures} times in a row, others did not.")
+            return PermanentError(
+                f"{said} It failed {counted(failures, 'times')} in a row, others did not."
+            )
         return ServerError(
-            f"The server {self.server.url} must answer, and failed {failures} times in a row. "
+            f"The server {self.server.url} must answer, and failed {counted(failures, 'times')} "
+            "in a row. "
             f"{said} Check that it runs, then try again: a recorded run resumes."
         )
 
@@ -299,7 +303,7 @@ class Client:
                     yield chunk
         except http.TimeoutException as error:
             reached = not isinstance(error, http.ConnectTimeout)
-            said = f"It sent nothing for {self.server.timeout:g} seconds."
+            said = f"It sent nothing for {counted(self.server.timeout, 'seconds', 'g')}."
             raise RetryableError(said, overloaded=True, reached=reached) from None
         except http.DecodingError as error:
             raise RetryableError(f"It sent what cannot be decompressed ({error}).") from None

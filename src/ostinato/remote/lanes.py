@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ostinato.arguments import require_sampling
+from ostinato.arguments import counted, require_sampling
 from ostinato.errors import ItemError
 from ostinato.journal import EditKind, StopKind
 from ostinato.loop import Exhausted, ExternalSource, Lane, Report, Text, fold_in, is_end
@@ -339,7 +339,8 @@ class ServerLanes(ExternalSource):
             case Finish.NO_TEXT:
                 why = {
                     "failed": f"The server sent {detail or 'nothing'} and no text, with a limit of "
-                    f"{self._max_tokens} tokens. If it was spent on reasoning, raise the limit."
+                    f"{counted(self._max_tokens, 'tokens')}. If it was spent on reasoning, "
+                    "raise the limit."
                 }
         return {"finish": finish.value, **why}
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
+from ostinato.arguments import counted
 from ostinato.checks import BaseCheck, JsonSchema, limited
 from ostinato.decode import ConstrainedState, Constraint
 from ostinato.errors import InputError, ItemError, MissingExtra
@@ -52,7 +53,8 @@ def in_time(make: Callable[[], T], seconds: float) -> T:
     except TimeoutError:
         raise RequestError(
             400,
-            f"The checks and the response_format must be compiled within {seconds:g} seconds, and "
+            "The checks and the response_format must be compiled within "
+            f"{counted(seconds, 'seconds', 'g')}, and "
             "were not. Use simpler patterns and schemas, or fewer.",
             "checks",
         ) from None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
+from ostinato.arguments import counted
 from ostinato.checks import BaseCheck, Deadline, judge_all
 from ostinato.decode import Constraint, SamplingParams
 from ostinato.journal import StopKind, Stopped
@@ -177,7 +178,8 @@ class GenerationRequest:
         if not self.clock.is_over:
             return ""
         return (
-            f"The checks of a request must take at most {self.clock.seconds:g} seconds together, "
+            "The checks of a request must take at most "
+            f"{counted(self.clock.seconds, 'seconds', 'g')} together, "
             "and took longer. Use simpler patterns, or fewer checks."
         )
 

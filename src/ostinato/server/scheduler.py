@@ -16,7 +16,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import cast
 
-from ostinato.arguments import require_choice
+from ostinato.arguments import counted, require_choice
 from ostinato.checks import Deadline
 from ostinato.decode import Decode, TokenPrompt, llguidance_tokenizer
 from ostinato.errors import InputError, ItemError, OstinatoError
@@ -103,7 +103,8 @@ class Scheduler:
         if len(tokens) >= self.longest:
             raise RequestError(
                 400,
-                f"The prompt must have fewer than {self.longest} tokens, got {len(tokens)}. "
+                f"The prompt must have fewer than {counted(self.longest, 'tokens')}, got "
+                f"{len(tokens)}. "
                 "Shorten it.",
                 "messages" if body.chat else "prompt",
                 "context_length_exceeded",

@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from ostinato.arguments import counted
 from ostinato.errors import InputError
 from ostinato.models import (
     GRU,
@@ -40,7 +41,7 @@ def data_hash(settings: TextTrainingConfig) -> str:
     """Return a hash of the files' contents and endings: a file is read by its ending."""
     parts = []
     for files in (settings.files, settings.valid):
-        parts.append(f"{len(files)} files")
+        parts.append(counted(len(files), "files"))
         parts += [part for path in files for part in (path.suffix.lower(), read_corpus(path))]
     return hash_parts(parts)
 
@@ -77,7 +78,8 @@ def set_up(settings: TextTrainingConfig) -> TextTraining:
         if not found:
             raise InputError(
                 f"{', '.join(path.name for path in files)} must hold something that counts within "
-                f"{context} tokens, got nothing. Raise --context, or shorten the prompts."
+                f"{counted(context, 'tokens')}, got nothing. Raise --context, or shorten the "
+                "prompts."
             )
         return found
 

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ostinato.arguments import SAMPLING_RANGES, NumberRange, require_at_least, require_types
+from ostinato.arguments import (
+    SAMPLING_RANGES,
+    NumberRange,
+    counted,
+    require_at_least,
+    require_types,
+)
 from ostinato.decode import (
     MASKED,
     MaskedRow,
@@ -230,7 +236,8 @@ class Unmask:
         span = at[-1] + 1 - at[0]
         if span > room:
             raise ItemError(
-                f"The gaps and the text between them have {span} tokens; the model reads {room}. "
+                f"The gaps and the text between them have {counted(span, 'tokens')}; the model "
+                f"reads {room}. "
                 "Split the text into several items."
             )
         # The window has the same context on both sides of the gaps, as far as the text goes.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ostinato.arguments import counted
 from ostinato.errors import InputError, ItemError
 from ostinato.models import Tokenizer
 from ostinato.text_files import read_jsonl, read_text
@@ -56,7 +57,7 @@ def windows(tokens: Sequence[int], context: int, where: str = "The text") -> lis
     if len(tokens) <= context:
         raise InputError(
             f"context must be shorter than the text, got {context} for {where}, which has "
-            f"{len(tokens)} tokens. Give more text, or a smaller --context."
+            f"{counted(len(tokens), 'tokens')}. Give more text, or a smaller --context."
         )
     loss_mask = (False, *[True] * context)
     starts = range(0, len(tokens) - context, context)
@@ -165,7 +166,8 @@ def split(
     count = max(1, int(len(all_examples) * share))
     if count >= len(all_examples):
         raise InputError(
-            f"The validation part must hold at least one example, got {len(all_examples)} examples "
+            "The validation part must hold at least one example, got "
+            f"{counted(len(all_examples), 'examples')} "
             "in total. Give more text, or a file with --valid."
         )
     return list(all_examples[:-count]), list(all_examples[-count:])

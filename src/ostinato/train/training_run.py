@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ostinato.arguments import require
+from ostinato.arguments import counted, require
 from ostinato.errors import RunError
 from ostinato.journal import Run, RunSource, StopKind, differences, require_same
 from ostinato.loop import CheckpointSchedule, Condition, Loop, NotFinite, OnStop, Work, accept
@@ -83,7 +83,8 @@ def task_parts(
         batches = BatchSampler(task.lengths, config.batch_tokens, config.seed).batches
         train, valid = examples
         return (
-            f"{train} examples to train on, {valid} to validate with, {batches} batches per epoch"
+            f"{counted(train, 'examples')} to train on, {valid} to validate with, "
+            f"{counted(batches, 'batches')} per epoch"
         )
 
     def save_evaluated(process: Training, folder: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ostinato.arguments import counted
 from ostinato.checks.base import BaseCheck
 from ostinato.checks.judge.server import Opinion, ask_server
 from ostinato.checks.templates import Template
@@ -163,7 +164,8 @@ class LocalJudge:
             backend = self._open()
             if len(tokens) > backend.limit:
                 raise InputError(
-                    f"A question to {self._model.name} must have at most {backend.limit} tokens, "
+                    f"A question to {self._model.name} must have at most "
+                    f"{counted(backend.limit, 'tokens')}, "
                     f"got {len(tokens)}. Shorten it."
                 )
             backend.prefill(0, tokens[:-1])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from ostinato.arguments import reason
+from ostinato.arguments import counted, reason
 from ostinato.cli.following import View, display_for, followed, view_options
 from ostinato.cli.jobs.job_exports import claim_exports, require_exports, write_exports
 from ostinato.cli.jobs.job_input import input_kept
@@ -329,7 +329,8 @@ def _kept(work: JobRun, outcome: Outcome) -> str:
         else "To replace it, delete it first; or name another with --output."
     )
     return (
-        f"{near(work.job.output)} has {outcome.kept} replies, more than the {summary.finished} of "
+        f"{near(work.job.output)} has {counted(outcome.kept, 'replies')}, more than the "
+        f"{summary.finished} of "
         f"this run. {when}"
     )
 

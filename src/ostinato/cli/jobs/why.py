@@ -140,9 +140,9 @@ def _show_item(result: Result, notes: list[Note], as_json: bool) -> None:
     click.echo(f"  {result.reply or '(no text)'}")
     tokens = result.tokens
     click.echo(
-        f"  {tokens.computed} tokens computed, {tokens.discarded} of them discarded; "
+        f"  {counted(tokens.computed, 'tokens')} computed, {tokens.discarded} of them discarded; "
         + (f"{tokens.judged} for judging; " if tokens.judged else "")
-        + f"{_count(result.rounds, 'round')}, {_count(result.backtracks, 'backtrack')}."
+        + f"{counted(result.rounds, 'rounds')}, {counted(result.backtracks, 'backtracks')}."
     )
     for note in notes:
         click.echo(f"  {_noted(note)}")
@@ -162,18 +162,14 @@ def _noted(note: Note) -> str:
     return ": ".join(part for part in parts if part)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def _show_line(line: AttemptLine) -> None:
     text = f"  {MARKS.get(line.verdict, ' ')} {line.verdict:<10} {line.check}"
     if line.place:
         text += f"  at “{line.place}”"
     if line.times > 1:
-        text += f"  ({line.times} times)"
+        text += f"  ({counted(line.times, 'times')})"
     if line.tokens:
-        text += f"  ({line.tokens} tokens)"
+        text += f"  ({counted(line.tokens, 'tokens')})"
     click.echo(text)
     if line.message:
         click.echo(f"      {line.message}")
@@ -229,4 +225,4 @@ def _show_record(record: CheckRecord, is_costly: bool) -> None:
     if never:
         click.echo(f"      never passed on: {_listed(never)}")
     if record.errors:
-        click.echo(f"      could not judge {record.errors} times")
+        click.echo(f"      could not judge {counted(record.errors, 'times')}")

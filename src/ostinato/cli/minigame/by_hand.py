@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ostinato.arguments import require
+from ostinato.arguments import counted, require
 from ostinato.cli.keyboard import (
     Keyboard,
     Screen,
@@ -48,7 +48,7 @@ def play_by_hand(name: str, *, seed: int, speed: float = SPEED) -> Exit:
     how = "The game is over." if over else "You left the game."
     click.echo(
         f"{how} Score {score}: {game.pearls} pearls, {game.lilies} lilies, {game.hits} hits in "
-        f"{game.row} rows."
+        f"{counted(game.row, 'rows')}."
     )
     if over:
         best = score_of(planner, seed)

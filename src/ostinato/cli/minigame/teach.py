@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ostinato.arguments import counted
 from ostinato.cli.following import View, display_for, followed, view_options
 from ostinato.cli.keyboard import full_screen, require_terminal
 from ostinato.cli.minigame.teacher import HELP, Teacher
@@ -125,7 +126,7 @@ def _by_rule(work: TeachWork, view: View) -> None:
             work.press_by_rule()
             if view.says and work.teaching.presses >= told + TOLD:
                 told = work.teaching.presses
-                click.echo(f"{told} presses: {_taste(work)}")
+                click.echo(f"{counted(told, 'presses')}: {_taste(work)}")
 
 
 # The end ----------------------------------------------------------------------------------------
@@ -136,8 +137,9 @@ def _report(work: TeachWork, view: View) -> None:
         click.echo(json.dumps(_summary(work)))
         return
     teaching, stopped = work.teaching, work.loop.stopped
-    games = f"{teaching.games} game{'s' * (teaching.games != 1)}"
-    click.echo(f"{teaching.presses} presses in {teaching.steps} moves, {games}: {_taste(work)}")
+    games = counted(teaching.games, "games")
+    presses, moves = counted(teaching.presses, "presses"), counted(teaching.steps, "moves")
+    click.echo(f"{presses} in {moves}, {games}: {_taste(work)}")
     if view.quiet:
         return
     if work.results is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from ostinato.arguments import counted
 from ostinato.cli.keyboard import Keyboard, Screen
 from ostinato.cli.minigame.by_hand import style_here
 
@@ -58,7 +59,7 @@ class Teacher:
         from ostinato.reward.minigame import lines_of
 
         teaching = self._work.teaching
-        presses = f"{teaching.presses} presses  {below}"
+        presses = f"{counted(teaching.presses, 'presses')}  {below}"
         self._screen.show([*lines_of(teaching.game, style_here()), presses, self._taste(), *HELP])
 
     def _taste(self) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from ostinato.arguments import counted
 from ostinato.cli.options import journal_option, json_option
-from ostinato.cli.runs.words import counted, opened, size_text
+from ostinato.cli.runs.words import opened, size_text
 from ostinato.journal import ArtifactRow, encode, safe_name
 
 KINDS = ("image", "sound", "tensor")
@@ -61,7 +62,7 @@ def summary(rows: Sequence[ArtifactRow]) -> str | None:
     if not rows:
         return None
     counts = Counter[str](row.artifact.kind for row in rows)
-    words = [counted(counts[kind], kind) for kind in KINDS if counts[kind]]
+    words = [counted(counts[kind], f"{kind}s") for kind in KINDS if counts[kind]]
     return f"{', '.join(words)}, {size_text(sum(row.bytes for row in rows))}"
 
 

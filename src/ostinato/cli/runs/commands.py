@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from ostinato.arguments import counted
 from ostinato.cli.following import View, view_options
 from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.run_loop import Exit
@@ -18,7 +19,7 @@ from ostinato.cli.runs.people import answer, export, keep, note
 from ostinato.cli.runs.plot import plot
 from ostinato.cli.runs.resume_hint import resume_hint
 from ostinato.cli.runs.show import show as show_run
-from ostinato.cli.runs.words import counted, listed, opened, setting, size_text
+from ostinato.cli.runs.words import listed, opened, setting, size_text
 from ostinato.errors import InputError, RunError
 from ostinato.journal import (
     DEFAULT,
@@ -132,15 +133,15 @@ def delete(name: str, yes: bool, path: Path | None) -> None:
         row = run.now()
         if not yes and not run.driven:  # `Journal.delete` refuses a driven run: no need to confirm
             results, called = run.count_results(), len(run.called())
-            found = counted(results, "result")
+            found = counted(results, "results")
             what = f"{row.name} ({row.kind}, {row.status}, tick {row.tick}, {found})"
-            also = f", its checkpoints and the {counted(called, 'run')} that it called"
+            also = f", its checkpoints and the {counted(called, 'runs')} that it called"
             more = also if called else " and its checkpoints"
             if not click.confirm(f"Delete the run {what}{more}?"):
                 click.echo("Nothing was deleted.")
                 return
         others = journal.delete(run.id) - 1
-    also = f" and {counted(others, 'run')} that it called" if others else ""
+    also = f" and {counted(others, 'runs')} that it called" if others else ""
     click.echo(f"Deleted {row.name}{also}.")
 
 
@@ -192,7 +193,7 @@ def prune(
         old = journal.prunable(older_than=older_than, keep=keep, kind=kind, status=status)
         for line in listed(old):
             click.echo(line)
-        count = f"{counted(len(old), 'run')} ({size_text(sum(e.bytes for e in old))})"
+        count = f"{counted(len(old), 'runs')} ({size_text(sum(e.bytes for e in old))})"
         if dry_run or not old:
             click.echo(f"{count} would be deleted." if old else "No run is to be deleted.")
             return

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from ostinato.arguments import did_you_mean
+from ostinato.arguments import counted, did_you_mean
 from ostinato.cli.options import journal_option
-from ostinato.cli.runs.words import counted, opened
+from ostinato.cli.runs.words import opened
 from ostinato.errors import InputError, RunError
 from ostinato.journal import Run
 from ostinato.loop import numbers
@@ -58,7 +58,7 @@ def plot(
     else:
         _draw(out, found, over)
     count = sum(map(len, found.values()))
-    click.echo(f"{counted(count, 'value')} of {counted(len(found), 'curve')}: {out}")
+    click.echo(f"{counted(count, 'values')} of {counted(len(found), 'curves')}: {out}")
 
 
 def _points(run: Run, metrics: Sequence[str]) -> dict[str, Points]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ostinato.arguments import counted
 from ostinato.cli.recording import existing_journal
 from ostinato.errors import InputError
 from ostinato.journal import Journal, RunRow, RunSummary
@@ -41,7 +42,7 @@ def listed(rows: Sequence[RunSummary]) -> Iterator[str]:
         each, depth = waiting.pop()
         row, indent = each.row, "   " * depth
         mark = f"{indent[3:]}└─ " if depth else ""
-        results = f"  {counted(each.results, 'result')}" if each.results else ""
+        results = f"  {counted(each.results, 'results')}" if each.results else ""
         yield (
             f"{mark}{row.name}  {row.kind}  {row.status}  {_origin(row, there)}tick {row.tick}"
             f"{results}  {size_text(each.bytes)}  {ago(row.updated)}"
@@ -64,11 +65,6 @@ def cut(text: str) -> str:
     """Return a text as one line that fits the screen."""
     line = " ".join(text.splitlines())
     return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number of things in words: `1 result`, `3 results`."""
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def size_text(count: int) -> str:

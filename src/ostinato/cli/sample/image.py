@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ostinato.arguments import counted
 from ostinato.cli.following import View, view_options
 from ostinato.cli.options import flag_of, seed_option
 from ostinato.cli.presenters import drive
@@ -295,4 +296,4 @@ def _report(results: Sequence[LaneResult], target: Path, view: View) -> None:
     for sentence, count in reasons.most_common(0 if view.quiet else REASONS):
         click.echo(f"{count} of {len(results)}: {sentence}")
     calls = sum(image["calls"] for image in images)
-    click.echo(f"Wrote {target} ({calls:g} calls of the network).")
+    click.echo(f"Wrote {target} ({counted(calls, 'calls', 'g')} of the network).")

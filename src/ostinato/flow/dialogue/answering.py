@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ostinato.arguments import counted
 from ostinato.errors import InputError
 from ostinato.flow.calls import ask
 from ostinato.flow.dialogue.hand_over import HandOver
@@ -141,7 +142,8 @@ class Answering:
         most = None if isinstance(used, Server) else used.config.max_position_embeddings
         if context is not None and most is not None and context > most:
             raise InputError(
-                f"The context of a dialogue must be at most that of the model, {most} tokens, got "
+                "The context of a dialogue must be at most that of the model, "
+                f"{counted(most, 'tokens')}, got "
                 f"{context}. Leave it out."
             )
         context = context or most

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ostinato.arguments import require_above, require_at_least, require_types
+from ostinato.arguments import counted, require_above, require_at_least, require_types
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop import Condition, Observed, State, Step, numbers, readable
 
@@ -63,7 +63,8 @@ class PosteriorCollapse(Condition):
     def _stop(self, kl: float, active: int, steps: int, good: int) -> Stopped:
         units = "" if active < 0 else f", of which {active} units depend on it"
         sentence = (
-            f"The posterior has collapsed: for {steps} steps the points told nearly nothing of "
+            f"The posterior has collapsed: for {counted(steps, 'steps')} the points told nearly "
+            "nothing of "
             f"their images ({kl:.2f} nats{units}). Lower beta, give free_bits such as 0.1, or "
             "lower the learning rate."
         )

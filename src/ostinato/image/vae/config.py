@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ostinato.arguments import require, require_at_least
+from ostinato.arguments import counted, require, require_at_least
 from ostinato.errors import InputError
 from ostinato.image import ImageSetRun, ImagesRun
 from ostinato.loop import check_seed
@@ -112,7 +112,7 @@ class SampleVaeRun(ImagesRun):
             "interpolation": "two to interpolate between, or none and a seed to interpolate to",
             "walk": "at most one to walk from",
         }
-        got = f"{len(self.images)} images and a count of {self.count}"
+        got = f"{counted(len(self.images), 'images')} and a count of {self.count}"
         require(fits[self.show], "images", wanted[self.show], got)
         if self.show in ("interpolation", "walk") and self.count < 2:
             raise InputError(f"count must be 2 or more for {self.show}, got {self.count}. Give 8.")

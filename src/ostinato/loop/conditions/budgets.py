@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ostinato.arguments import require_types
+from ostinato.arguments import counted, require_types
 from ostinato.journal import StopKind, Stopped
 from ostinato.loop.conditions.base import Condition, Observed, State, numbers, require, require_name
 from ostinato.loop.step import Step
@@ -27,7 +27,7 @@ class Steps(Condition):
         if step.tick < self.limit:
             return None, None
         limit = "the limit" if step.tick == self.limit else f"the limit is {self.limit}"
-        sentence = f"It has taken {step.tick} steps, {limit}."
+        sentence = f"It has taken {counted(step.tick, 'steps')}, {limit}."
         return None, Stopped(StopKind.BUDGET, sentence, str(self), {"steps": step.tick})
 
     def share(self, state: State, last: Step) -> float | None:
@@ -54,7 +54,7 @@ class Epochs(Condition):
         epoch = max(numbers(step.report.get("epoch")), default=None)
         if epoch is None or epoch < self.limit:
             return None, None
-        sentence = f"It has completed {self.limit:g} epochs, the limit."
+        sentence = f"It has completed {counted(self.limit, 'epochs', 'g')}, the limit."
         return None, Stopped(StopKind.BUDGET, sentence, str(self), {"epoch": epoch})
 
     def share(self, state: State, last: Step) -> float | None:

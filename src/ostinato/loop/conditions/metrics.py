@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Literal
 
-from ostinato.arguments import require_types
+from ostinato.arguments import counted, require_types
 from ostinato.journal import JSON, StopKind, Stopped
 from ostinato.loop.check import Check, Verdict
 from ostinato.loop.conditions.base import (
@@ -244,7 +244,7 @@ class NoProgress(Condition):
         count = count + 1 if seen == last else 1
         if count < self.over:
             return [seen, count], None
-        sentence = f"{self.name} has been the same {count} times in a row."
+        sentence = f"{self.name} has been the same {counted(count, 'times')} in a row."
         return [seen, count], Stopped(StopKind.NO_PROGRESS, sentence, str(self), {"times": count})
 
 

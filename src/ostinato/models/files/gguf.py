@@ -25,6 +25,7 @@ from gguf import (
 )
 from torch import Tensor
 
+from ostinato.arguments import counted
 from ostinato.errors import ModelError
 from ostinato.models.files.gguf_blocks import FORMATS
 from ostinato.models.files.gguf_tokenizer import build_tokenizer, end_ids, special_id
@@ -215,7 +216,7 @@ class GGUFModel:
         if rows % (2 * heads):
             raise ModelError(
                 f"{name} in {self.path.name} must have pairs of rows for each of {heads} heads, "
-                f"got {rows} rows. The header is damaged: download the file again."
+                f"got {counted(rows, 'rows')}. The header is damaged: download the file again."
             )
         return heads
 

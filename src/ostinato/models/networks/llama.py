@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ostinato.arguments import counted
 from ostinato.errors import InputError
 from ostinato.models.networks.branches import Branches
 from ostinato.models.networks.config import LlamaConfig
@@ -230,7 +231,8 @@ class Llama(nn.Module):
         limit = self.config.max_position_embeddings
         if length > limit:
             raise InputError(
-                f"a sequence must have at most {limit} tokens for this model, got {length}. "
+                f"a sequence must have at most {counted(limit, 'tokens')} for this model, got "
+                f"{length}. "
                 "Shorten it."
             )
         assert self.model.embed_positions is not None

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ostinato.arguments import reason
+from ostinato.arguments import counted, reason
 from ostinato.errors import OutputError, RunError
 from ostinato.journal import JSON
 
@@ -82,7 +82,7 @@ class Keys:
 
     def __str__(self) -> str:
         shown = ", ".join(self.first) + (", …" if self.count > len(self.first) else "")
-        return f"{self.count} item{'s' * (self.count != 1)} ({shown})"
+        return f"{counted(self.count, 'items')} ({shown})"
 
 
 NO_KEYS = Keys()

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from ostinato.arguments import counted, were
 from ostinato.refine.job.config import Job
 from ostinato.refine.report.summary import Summary
 from ostinato.refine.report.why import CheckRecord, CheckTally, lost_by
@@ -104,7 +105,8 @@ class AdviceTally:
             yield (
                 saved,
                 Advice(
-                    f"{saved:,} tokens ({share} of all) were discarded although they came before "
+                    f"{counted(saved, 'tokens', ',')} ({share} of all) {were(saved)} discarded although "
+                    "they came before "
                     "the first failure.",
                     f'Keep them: kind = "backtrack" in [strategy], instead of "{kind}".',
                 ),
@@ -119,7 +121,8 @@ class AdviceTally:
             yield (
                 again,
                 Advice(
-                    f"At temperature 0 all rounds write the same draft: {again:,} tokens were "
+                    "At temperature 0 all rounds write the same draft: "
+                    f"{counted(again, 'tokens', ',')} {were(again)} "
                     "wasted.",
                     "Set temperature = 0.7 in [sampling], or choose a strategy that changes "
                     "something.",
@@ -140,7 +143,8 @@ class AdviceTally:
         yield (
             spent,
             Advice(
-                f"{self._given_up} items were given up after {spent:,} tokens "
+                f"{counted(self._given_up, 'items')} {were(self._given_up)} given up after "
+                f"{counted(spent, 'tokens', ',')} "
                 f"({_percent(spent, self._computed)} of all){often}.",
                 f"Read the given-up items first ({', '.join(self._given_up_ids)}). A check may be "
                 "impossible to pass there, or the prompt may lack a fact. A lower item_tokens in "
@@ -154,7 +158,8 @@ class AdviceTally:
             yield (
                 spent,
                 Advice(
-                    f"{self._cut} drafts were cut at max_new_tokens = {self._job.max_new_tokens}, "
+                    f"{counted(self._cut, 'drafts')} {were(self._cut)} cut at max_new_tokens = "
+                    f"{self._job.max_new_tokens}, "
                     f"and {spent:,} of their tokens were taken back.",
                     "Ask for a shorter reply in the prompt, or raise max_new_tokens in [sampling].",
                 ),
@@ -189,7 +194,7 @@ class AdviceTally:
                     spent,
                     Advice(
                         f"Answers of {name} did not pass the checks, so the model wrote after all: "
-                        f"{spent:,} tokens.",
+                        f"{counted(spent, 'tokens', ',')}.",
                         "Fix that answer, or relax the check that refuses it.",
                     ),
                 )
@@ -233,7 +238,7 @@ def _costly(records: Sequence[CheckRecord], computed: int) -> Found:
             Advice(
                 f"'{record.name}' took back {record.tokens:,.0f} tokens "
                 f"({_percent(record.tokens, total)} of all that was taken back), "
-                f"{record.stops} times.",
+                f"{counted(record.stops, 'times')}.",
                 f"State in the prompt what this check requires, for example: “{record.often}”"
                 if record.often
                 else "State in the prompt what this check requires.",
@@ -247,7 +252,7 @@ def _errors(records: Sequence[CheckRecord]) -> Found:
             yield (
                 record.tokens,
                 Advice(
-                    f"'{record.name}' could not judge {record.errors} times.",
+                    f"'{record.name}' could not judge {counted(record.errors, 'times')}.",
                     "Fix the check: an error counts as not passed.",
                 ),
             )

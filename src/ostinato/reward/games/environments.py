@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from ostinato.arguments import reason, require_at_least
+from ostinato.arguments import counted, reason, require_at_least
 from ostinato.errors import EnvironmentFault
 from ostinato.loop import check_seed, fold_in
 from ostinato.reward.games.spaces import Array, SpaceAdapter
@@ -166,7 +166,7 @@ class Environments:
         """
         if len(state["places"]) != self.count:
             raise EnvironmentFault(
-                f"The saved state must be of {self.count} environments, got "
+                f"The saved state must be of {counted(self.count, 'environments')}, got "
                 f"{len(state['places'])}. Give as many, or start another run."
             )
         seen = state["seen"].numpy()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ostinato.arguments import require_at_least
+from ostinato.arguments import counted, require_at_least
 from ostinato.errors import EditError, EnvironmentFault
 from ostinato.journal import EditKind
 from ostinato.loop import Edits, Exhausted, Report
@@ -53,7 +53,7 @@ class Playing:
             self._count.played += 1
             report |= {"return": episode.total, "length": episode.length}
         if self._count.played >= self.episodes:
-            report["ended"] = f"It has played {self.episodes} episodes."
+            report["ended"] = f"It has played {counted(self.episodes, 'episodes')}."
         return report
 
     def change(self, edits: Edits) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ostinato.arguments import counted
 from ostinato.reward.games.config import PolicyConfig, PolicyTrainingRun
 from ostinato.reward.games.environments import Environments
 from ostinato.reward.games.policy import policy_for, save_policy
@@ -35,7 +36,8 @@ def prepare_policy_training(config: PolicyTrainingRun) -> TrainingParts:
 
     def size(settings: PolicyConfig) -> str:
         steps = settings.environments * settings.rollout
-        return f"{settings.environments} environments, {steps} steps in a rollout"
+        environments = counted(settings.environments, "environments")
+        return f"{environments}, {counted(steps, 'steps')} in a rollout"
 
     make().close()  # what is wrong with it is told before anything is recorded
     return TrainingParts(process=process, save=save, size=size, on_stop=go_back(lr_scale=0.5))

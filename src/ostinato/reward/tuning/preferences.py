@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ostinato.arguments import require_above
+from ostinato.arguments import counted, require_above
 from ostinato.errors import InputError, ItemError
 from ostinato.models import Llama, Tokenizer, hash_parts, merged_once, weights_digest
 from ostinato.refine import UNFINISHED
@@ -200,7 +200,8 @@ def _split(pairs: Sequence[Pair], context: int) -> tuple[list[Pair], list[Pair]]
     count = max(1, len(pairs) // 10)
     if len(pairs) < 2:
         raise InputError(
-            f"The files must hold at least two pairs within {context} tokens, got {len(pairs)}. "
+            f"The files must hold at least two pairs within {counted(context, 'tokens')}, got "
+            f"{len(pairs)}. "
             "Give more, or raise --context."
         )
     return list(pairs[:-count]), list(pairs[-count:])
@@ -210,4 +211,4 @@ def _left_out(count: int, context: int) -> tuple[str, ...]:
     if not count:
         return ()
     what = "pair is" if count == 1 else "pairs are"
-    return (f"{count} {what} left out: a repetition, or longer than {context} tokens.",)
+    return (f"{count} {what} left out: a repetition, or longer than {counted(context, 'tokens')}.",)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ostinato.arguments import did_you_mean, require, require_above, require_types
+from ostinato.arguments import counted, did_you_mean, require, require_above, require_types
 from ostinato.checks import TIME_LIMIT, limited
 from ostinato.errors import InputError, RunError
 from ostinato.loop import Check, Verdict
@@ -162,8 +162,10 @@ class RewardFunction:
             returned = limited(lambda: self._called(texts), self.time_limit)
         except TimeoutError:
             raise RunError(
-                f"The reward {self.name!r} must return within {self.time_limit:g} seconds, and did "
-                f"not for {len(texts)} texts. Make it faster or raise its time_limit, and resume."
+                f"The reward {self.name!r} must return within "
+                f"{counted(self.time_limit, 'seconds', 'g')}, and did "
+                f"not for {counted(len(texts), 'texts')}. Make it faster or raise its "
+                "time_limit, and resume."
             ) from None
         except (Exception, SystemExit) as error:
             raise RunError(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
+from ostinato.arguments import counted
 from ostinato.checks import BaseCheck, imported
 from ostinato.decode import SamplingParams
 from ostinato.errors import InputError, ItemError
@@ -65,8 +66,9 @@ def prepare_tuning(config: TuneRun) -> TrainingParts:
 
     def size(settings: GroupConfig) -> str:
         return (
-            f"{len(apart.learned)} prompts to learn from, {len(apart.held_out)} held out, "
-            f"{settings.steps_per_epoch([1] * len(apart.learned))} steps per epoch"
+            f"{counted(len(apart.learned), 'prompts')} to learn from, {len(apart.held_out)} "
+            "held out, "
+            f"{counted(settings.steps_per_epoch([1] * len(apart.learned)), 'steps')} per epoch"
         )
 
     guard = config.training.guard(checks=bool(checks.held_out)) if apart.held_out else None
