@@ -69,7 +69,7 @@ def test_a_person_teaches_leaves_and_goes_on(terminal: Terminal) -> None:
     def script(to: Terminal) -> None:
         to.wait_for("295 to go")
         to.press("+")
-        to.wait_for("1 presses")
+        to.wait_for("1 press ")
         to.press("\x1b[B")
         to.wait_for("2 presses  bad")
         to.press("q")

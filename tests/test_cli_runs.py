@@ -216,7 +216,7 @@ def test_a_run_that_has_stopped_wants_another_condition() -> None:
     with begin(JOURNAL, "b", 6) as loop:
         for _ in loop:
             break
-    assert "has stopped at tick 1: It has taken 1 steps, the limit. To resume" in refused(
+    assert "has stopped at tick 1: It has taken 1 step, the limit. To resume" in refused(
         RunError, "resume", "b", "--trust", "--until", "Steps(1)"
     )
     assert "Unknown condition 'Step'" in refused(

@@ -24,6 +24,7 @@ ROOT = Path(ostinato.__file__).parent
         (1, "batches", "", "1 batch"),
         (1, "more times", "", "1 more time"),
         (1.0, "epochs", "g", "1 epoch"),
+        (1, "cost", "g", "1 cost"),
         (0.5, "epochs", "g", "0.5 epochs"),
         (12345, "tokens", ",", "12,345 tokens"),
     ],

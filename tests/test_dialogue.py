@@ -394,7 +394,7 @@ def test_a_person_answers_where_a_limit_is_reached(journal: Journal, rules: Path
     answers = run()
     assert [each.source for each in answers] == ["model", "person", "rule", "person"]
     assert answers[1] == "More." and answers[3] == '{"not":"a text"}'
-    assert "The model may spend 1 tokens, and has spent " in answers[3].handed_over
+    assert "The model may spend 1 token, and has spent " in answers[3].handed_over
     for settings in ({"tokens": 0}, {"rounds": -1}, {"seconds": "1"}):
         with pytest.raises((InputError, RunError)):
             HandOver(**settings)

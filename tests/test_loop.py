@@ -319,7 +319,7 @@ def walked(until: Condition, journal: Path) -> tuple[Stopped, int]:
         (Steps(10) | Steps(20), "It has taken 10 steps, the limit."),
         (Epochs(0.5), "It has completed 0.5 epochs, the limit."),
         (Budget("tokens", 3) | Steps(11), "10 tokens have been spent; the limit is 3."),
-        (Steps(5) & Epochs(1), "It has taken 10 steps, the limit is 5. It has completed 1 epochs"),
+        (Steps(5) & Epochs(1), "It has taken 10 steps, the limit is 5. It has completed 1 epoch"),
         (Reaches("place", above=-100.0), "at least -100 was required."),
     ],
 )

@@ -158,7 +158,7 @@ def test_a_called_loop_whose_caller_asks_is_paused_and_passes_it_on(journal: Jou
         assert (flow.status, child.status) == ("waiting", "paused")
     journal.answer(flow, "so")
     with journal.drive(flow) as session:
-        assert session.call_run("part", part, kind="part") == "It has taken 1 steps, the limit."
+        assert session.call_run("part", part, kind="part") == "It has taken 1 step, the limit."
     assert child.status == "stopped"
 
 

@@ -497,7 +497,7 @@ def test_a_check_without_time_says_that_it_could_not_judge(check: BaseCheck) -> 
     with clock.running():
         assert not check.check_prefix('"a', {}).message
         try:
-            assert "within 1 seconds" in check.judge('"a"', {}).error
+            assert "within 1 second" in check.judge('"a"', {}).error
         except TimeoutError as error:
             assert "together" in str(error)
     assert not check.judge('"a"', {}).error

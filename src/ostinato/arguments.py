@@ -319,7 +319,7 @@ def were(number: float) -> str:
 
 
 def _singular(units: str) -> str:
-    endings = (("ies", "y"), ("ches", "ch"), ("s", ""))
+    endings = (("ies", "y"), ("ches", "ch"), ("s", ""), ("", ""))  # the last for `cost`
     ending, one = next(each for each in endings if units.endswith(each[0]))
     return units.removesuffix(ending) + one
 

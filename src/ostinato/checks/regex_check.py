@@ -52,7 +52,8 @@ class Regex(BaseCheck):
                 raise
             return self.verdict(
                 False,
-                f"Write a simpler text: the pattern had no answer within {JUDGE_SECONDS:g} seconds "
+                "Write a simpler text: the pattern had no answer within "
+                f"{counted(JUDGE_SECONDS, 'seconds', 'g')} "
                 f"on {counted(len(text), 'characters')} (nested repetitions such as (a+)+ in it?).",
             )
         if matched:

@@ -157,7 +157,8 @@ def _raised(check: Check, error: Exception | SystemExit, time_limit: float) -> V
     if isinstance(error, TimeoutError):
         if is_over():
             return _error(check, OVER)
-        return _error(check, f"The check must judge within {time_limit:g} seconds, and did not.")
+        limit = counted(time_limit, "seconds", "g")
+        return _error(check, f"The check must judge within {limit}, and did not.")
     return _error(check, f"The check raised {name}: {error}{mend}")
 
 

@@ -293,8 +293,8 @@ class Beam:
             if slot.room < self.limit:
                 limit = self._inference.limit
                 return {"out_of_room": f"The model's context of {limit} tokens is full."}
-            length = counted(len(best), "tokens")
-            return {"out_of_room": f"The most likely text has {length}, the limit."}
+            told = counted(len(best), "tokens")
+            return {"out_of_room": f"The most likely text has {told}, the limit."}
         if len(state.finished) < self.num_beams:
             return None
         # As `transformers` does, the best running text is judged as if it ended here.

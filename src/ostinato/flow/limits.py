@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 
-from ostinato.arguments import require_above, require_types
+from ostinato.arguments import counted, require_above, require_types
 from ostinato.errors import RunError
 
 
@@ -68,8 +68,8 @@ class Spent:
             limit, total = getattr(self.limits, name), self.totals.get(name, 0)
             if limit is not None and total >= limit:
                 raise LimitReached(
-                    f"The flow {self.flow} may spend {limit:g} {name}, and has spent {total:g}. "
-                    f"Catch LimitReached to go on without more, or raise {name} in its limits.",
+                    f"The flow {self.flow} may spend {counted(limit, name, 'g')}, and has spent "
+                    f"{total:g}. Catch LimitReached to go on without more, or raise {name} in its limits.",
                     name,
                 )
 

@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ostinato.arguments import counted
 from ostinato.checks.base import POSSIBLE, BaseCheck, impossible
 from ostinato.checks.constraint_spec import ConstraintSpec
 from ostinato.checks.deadline import is_over, within
@@ -91,7 +92,8 @@ class JsonSchema(BaseCheck):
                 raise
             return self.verdict(
                 False,
-                f"Write simpler JSON: it was not validated within {JUDGE_SECONDS:g} seconds "
+                "Write simpler JSON: it was not validated within "
+                f"{counted(JUDGE_SECONDS, 'seconds', 'g')} "
                 "(nested repetitions such as (a+)+ in a pattern?).",
             )
         except RecursionError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ostinato.arguments import require_above, require_types
+from ostinato.arguments import counted, require_above, require_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class HandOver:
         for name in SPENT:
             limit, total = getattr(self, name), spent.get(name, 0)
             if limit is not None and total >= limit:
-                return f"The model may spend {limit:g} {name}, and has spent {total:g}."
+                return f"The model may spend {counted(limit, name, 'g')}, and has spent {total:g}."
         if self.rounds is not None and failed >= self.rounds:
             drafts = "1 draft has" if failed == 1 else f"{failed} drafts in a row have"
             return f"{drafts} not passed the checks."

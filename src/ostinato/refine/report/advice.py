@@ -105,8 +105,8 @@ class AdviceTally:
             yield (
                 saved,
                 Advice(
-                    f"{counted(saved, 'tokens', ',')} ({share} of all) {were(saved)} discarded although "
-                    "they came before "
+                    f"{counted(saved, 'tokens', ',')} ({share} of all) {were(saved)} discarded "
+                    "although they came before "
                     "the first failure.",
                     f'Keep them: kind = "backtrack" in [strategy], instead of "{kind}".',
                 ),
