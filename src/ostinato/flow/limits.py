@@ -69,7 +69,8 @@ class Spent:
             if limit is not None and total >= limit:
                 raise LimitReached(
                     f"The flow {self.flow} may spend {counted(limit, name, 'g')}, and has spent "
-                    f"{total:g}. Catch LimitReached to go on without more, or raise {name} in its limits.",
+                    f"{total:g}. Catch LimitReached to go on without more, or raise {name} in its "
+                    "limits.",
                     name,
                 )
 
