@@ -170,7 +170,7 @@ def test_a_job_that_is_put_back_finds_its_finished_run(
 def test_what_an_update_has_written_is_not_written_by_the_next(
     started: list[str], tmp_path: Path
 ) -> None:
-    changed = JOB.replace("max = 6", "max = 5")
+    changed = "seed = 4\n" + JOB
     write_job(tmp_path, MESSAGES, changed)
     run("--update", "--limit", "3", "--output", "try.jsonl")
     started.clear()
@@ -179,6 +179,96 @@ def test_what_an_update_has_written_is_not_written_by_the_next(
     run("--update")
     assert set(started) == {f"m{n}" for n in range(3, 8)}
     assert replies()[:3] == replies(Path("try.jsonl"))
+
+
+STRICTER = JOB.replace("max = 6", "max = 5")
+
+
+def too_long(rows: list[dict[str, Any]]) -> set[str]:
+    """The items whose accepted replies have more words than the stricter job allows."""
+    return {row["id"] for row in rows if row["accepted"] and len(row["reply"].split()) > 5}
+
+
+def test_replies_that_pass_changed_checks_stay(started: list[str], tmp_path: Path) -> None:
+    before = replies()
+    again = too_long(before) | {row["id"] for row in before if not row["accepted"]}
+    assert 0 < len(again) < 8
+    write_job(tmp_path, MESSAGES, STRICTER)
+    with pytest.raises(InputError, match="but for accepted replies that pass the changed checks"):
+        run()
+    told = run("--update", "--details")
+    assert f"{8 - len(again)} of 8 replies are taken over" in told.output
+    assert set(started) == again
+    for row, old in zip(replies(), before, strict=True):
+        if row["id"] not in again:
+            assert row["reply"] == old["reply"] and row["accepted"]
+            assert [verdict["passed"] for verdict in row["verdicts"]] == [True, True]
+    with Journal() as journal:
+        rows = dict(journal.runs()[0].results())
+    assert {key for key, row in rows.items() if row.get("carried")} == {
+        row["id"] for row in before
+    } - again
+
+
+def test_a_dry_run_tells_what_an_update_would_do(started: list[str], tmp_path: Path) -> None:
+    before = replies()
+    refused = {row["id"] for row in before if not row["accepted"]}
+    long, files = too_long(before), sorted(tmp_path.rglob("*.jsonl"))
+    write_job(tmp_path, MESSAGES, STRICTER)
+    told = json.loads(run("--update", "--dry-run", "--json").output)["update"]
+    accepted = 8 - len(refused)
+    assert told == {
+        "same": 0,
+        "judged": accepted,
+        "passed": accepted - len(long),
+        "written": len(long | refused),
+    }
+    shown = run("--update", "--dry-run").output
+    assert f"{accepted} accepted replies are judged by the changed checks" in shown
+    assert len(names()) == 1 and replies() == before and sorted(tmp_path.rglob("*.jsonl")) == files
+    Path(".ostinato/journal.db").rename("away.db")
+    assert "--update:" not in run("--update", "--dry-run").output
+
+
+def test_a_new_check_judges_what_was_accepted_and_a_removed_one_nothing(
+    started: list[str], tmp_path: Path
+) -> None:
+    before = replies()
+    accepted = {row["id"] for row in before if row["accepted"]}
+    word = before[0]["reply"].split()[0]
+    extra = f'\n[[check]]\nkind = "excludes"\nname = "word"\ntexts = ["{word}"]\n'
+    write_job(tmp_path, MESSAGES, JOB + extra)
+    run("--update", "--details")
+    held = {row["id"] for row in before if word in row["reply"]}
+    assert started and set(started) >= held and accepted - set(started) <= accepted - held
+    assert all("word" in [v["check"] for v in row["verdicts"]] for row in replies())
+    kept = {row["id"] for row in replies() if row["accepted"]}
+    started.clear()
+    write_job(tmp_path, MESSAGES, JOB.replace("max = 6", "max = 60"))
+    run("--update")
+    assert not set(started) & kept & accepted
+
+
+def test_a_process_that_dies_while_it_judges_is_finished_by_the_next(
+    started: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = replies()
+    again = too_long(before) | {row["id"] for row in before if not row["accepted"]}
+    write_job(tmp_path, MESSAGES, STRICTER)
+    done, result = [], RunSession.result
+
+    def dies(self: RunSession, key: str, row: Any) -> None:
+        result(self, key, row)
+        done.append(key)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunSession, "result", dies)
+    run("--update")
+    monkeypatch.setattr(RunSession, "result", result)
+    assert started == [] and len(names()) == 2
+    run()  # without --update: the run is there
+    assert set(started) == again and len(names()) == 2
 
 
 def test_an_output_that_another_process_writes_is_refused_before_any_work(

@@ -23,6 +23,7 @@ from .job.preflight import require_ready
 from .job.rule_book import RuleBook, read_rule_book
 from .job.run_config import JobPlace, JobRunConfig, check_names, job_place, python_checks
 from .job.standard_input import STANDARD_INPUT, keep_input
+from .job.update_plan import UpdatePlan, plan_update
 from .job.work import JobWork, build_job, reopen_job
 from .pairs import UNFINISHED, preference_pairs, write_pairs
 from .progress import display_of, in_terminal, interval, progress_of, tally_of
@@ -106,6 +107,7 @@ __all__ = [
     "Strategy",
     "Tally",
     "TextWriter",
+    "UpdatePlan",
     "attempt_lines",
     "build_job",
     "build_refine",
@@ -130,6 +132,7 @@ __all__ = [
     "open_job",
     "opened",
     "option_names",
+    "plan_update",
     "preference_pairs",
     "prepare",
     "progress_of",

@@ -13,7 +13,7 @@ import click
 from ostinato.arguments import counted
 from ostinato.checks import judge_all, to_spec
 from ostinato.errors import ItemError
-from ostinato.refine import Item, Job, Route, Router, checked_items
+from ostinato.refine import Item, Job, Route, Router, UpdatePlan, checked_items
 from ostinato.row_files import place
 
 T = TypeVar("T")
@@ -56,14 +56,18 @@ class Routed:
             first.append(one)
 
 
-def show_job(job: Job, limit: int | None, *, as_json: bool) -> None:
-    """Print the first prompts, the answers of rules and past cases, and the checks."""
+def show_job(job: Job, limit: int | None, *, as_json: bool, plan: UpdatePlan | None = None) -> None:
+    """Print the first prompts, the answers of rules and past cases, and the checks.
+
+    With a `plan`, also what `--update` would do.
+    """
     router, routed = job.router(), Routed()
     with checked_items(job) as items:
         for item in items.first(limit):
             routed.add(router, item)
     if as_json:
-        click.echo(json.dumps(_json(job, routed), ensure_ascii=False))
+        update = {} if plan is None else {"update": plan.to_json()}
+        click.echo(json.dumps({**_json(job, routed), **update}, ensure_ascii=False))
         return
     counts = routed.counts
     click.echo(
@@ -71,6 +75,11 @@ def show_job(job: Job, limit: int | None, *, as_json: bool) -> None:
         f"{counts['rule']} answered by rules, {counts['case']} by past cases, "
         f"{counts['model']} by {job.model}."
     )
+    if plan is not None:
+        click.echo(
+            f"--update: {plan.same} stay as they are; {plan.judged} accepted replies are judged by "
+            f"the changed checks, of which {plan.passed} stay; {plan.written} are written."
+        )
     _show_checks(job)
     rounds = counted(job.strategy.rounds, "rounds")
     click.echo(f"\nStrategy {job.strategy.kind}, at most {rounds} per item.")

@@ -25,7 +25,7 @@ from ostinato.row_files import place
 
 if TYPE_CHECKING:
     from ostinato.journal import RunSource
-    from ostinato.refine import Job, JobRun, JobRunConfig, Only, OpenMode, Outcome
+    from ostinato.refine import Job, JobRun, JobRunConfig, Only, OpenMode, Outcome, UpdatePlan
 
 
 @click.command()
@@ -127,7 +127,8 @@ def refine(
             if dry_run:
                 from ostinato.cli.jobs.dry_run import show_job
 
-                show_job(job, limit, as_json=view.as_json)
+                plan = _plan(job, journal, limit) if update else None
+                show_job(job, limit, as_json=view.as_json, plan=plan)
                 return
             view = replace(view, show=watch)
             code = _run(job, journal, limit, mode, run_name, exports, only, view)
@@ -135,6 +136,17 @@ def refine(
         click.echo(f"Interrupted. {RESUME}", err=True)
         code = Exit.INTERRUPTED
     sys.exit(code)
+
+
+def _plan(job: Job, path: Path | None, limit: int | None) -> UpdatePlan | None:
+    """Return what an update would do; None where there is no journal yet."""
+    from ostinato.journal import DEFAULT
+    from ostinato.refine import journal_of, plan_update
+
+    if not (path or DEFAULT).exists():
+        return None
+    with journal_of(path) as journal:
+        return plan_update(job, journal, limit)
 
 
 def _open_mode(fresh: bool, update: bool, run_name: str | None, only: Only | None) -> OpenMode:

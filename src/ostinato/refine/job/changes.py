@@ -99,8 +99,11 @@ class JobChanges:
         """Return whether the reply of an unchanged item would come out the same, by its row."""
         return not self.settings and not (self.raised is not None and self.raised.ended(row))
 
-    def sentences(self, again: int) -> list[str]:
-        """Return what changed, one sentence each; `again` is how many items would be written."""
+    def sentences(self, again: int, *, judging: bool = False) -> list[str]:
+        """Return what changed, one sentence each; `again` is how many items would be written.
+
+        `judging`: fewer are written, as accepted replies are judged by changed checks first.
+        """
         sentences = []
         if self.settings:
             sentences.append(f"changed in the job: {', '.join(map(told, self.settings))}")
@@ -119,7 +122,9 @@ class JobChanges:
                 sentences.append(f"{keys} {what}")
         if self.reordered and not (self.added.count or self.removed.count):
             sentences.append("the items are in another order")
-        sentences.append(f"{again} of {self.count} items would be written again")
+        but = ", but for accepted replies that pass the changed checks: with --update they stay"
+        written = f"{again} of {self.count} items would be written again"
+        sentences.append(written + but * judging)
         return sentences
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ostinato.journal import Difference, Journal, Run
@@ -16,7 +17,8 @@ from ostinato.refine.job.run_config import (
     item_budget_of,
     job_place,
 )
-from ostinato.refine.settings import ItemBudget
+from ostinato.refine.settings import ItemBudget, changed_settings
+from ostinato.runs import config_of, folder_of
 
 
 def items_folder(journal: Journal) -> Path:
@@ -97,6 +99,21 @@ class EarlierRuns:
                 changes = changes.with_raised_budget(raised, cut)
             self._changes[run.id] = changes
         return self._changes[run.id]
+
+    def changed_checks(self, run: Run) -> frozenset[str] | None:
+        """Return the checks that are new or changed since a run started.
+
+        None where other settings have changed, too, but for limits of an item.
+        """
+        config = config_of(run)
+        if not isinstance(config, JobRunConfig):
+            return None
+        was, now = config.settings, self.config.settings
+        rest = replace(was, checks=now.checks, order=now.order)
+        found = changed_settings(rest, now, folder_of(run.database.path))
+        if not all(map(is_item_budget, found)):
+            return None
+        return frozenset(name for name in now.checks if now.checks[name] != was.checks.get(name))
 
     def nearest(self, limit: int | None) -> Run | None:
         """Return the newest run of the job's output that equals the job, or covers its items.

@@ -36,7 +36,7 @@ from ostinato.refine.job.job_run import JobRun, has_all, job_budget
 from ostinato.refine.job.only import Only, only_spec, require_base, works_on
 from ostinato.refine.job.output_claim import OutputClaim
 from ostinato.refine.job.preflight import require_ready
-from ostinato.refine.job.reused import CARRIED, TAKING_OVER, ReusedResults
+from ostinato.refine.job.reused import CARRIED, JUDGING_ANEW, TAKING_OVER, ReusedResults
 from ostinato.refine.job.run_config import (
     JOB_KIND,
     JobRunConfig,
@@ -65,11 +65,12 @@ def open_job(
     The run is the newest one of the same job file and output that equals the job as it is now; with
     `name`, the run of that name, for example a branch. A new run takes over the results of earlier
     runs that would come out the same. `mode`: "resume" refuses to write an item again whose reply
-    an earlier run has; "update" writes again what the changes affect; "fresh" writes everything
-    again. With `only`, a new run works again on items of the newest one of the output that were not
-    accepted, and takes over its other results, whatever seed, strategy and model they come from; an
-    unfinished run of that kind is resumed. `exports` are recorded with a new run. `say`
-    gets lines about the progress of a long input.
+    an earlier run has; "update" writes again what the changes affect: where only checks have
+    changed, accepted replies are judged by these, and stay where they pass; "fresh" writes
+    everything again. With `only`, a new run works again on items of the newest one of the output
+    that were not accepted, and takes over its other results, whatever seed, strategy and model they
+    come from; an unfinished run of that kind is resumed. `exports` are recorded with a new run.
+    `say` gets lines about the progress of a long input.
 
     Raises `OstinatoError` for what the job needs and this machine lacks, `InputError` for bad
     input, for a changed job in mode "resume", and for an output of
@@ -91,7 +92,7 @@ def open_job(
     if name is not None:
         _complete(journal, name, now)
     _delete_untouched(journal, job, earlier)
-    reused = ReusedResults(items.index)
+    reused = ReusedResults(items, job.checks)
     if only is not None:
         run = earlier.newest()
     else:
@@ -117,16 +118,24 @@ def open_job(
         _adopt(journal, run, config, named=name is not None)
         return opened(run=run)
     if mode != "fresh":
-        reused.find(earlier)
+        reused.find(earlier, anew=mode == "update")
     if run is not None and mode == "resume" and (changes.lossy or name is not None):
         again = len(items) - reused.count
-        raise InputError(_changed_message(job, run, changes, again, named=name is not None))
+        judging = earlier.changed_checks(run) is not None
+        sentences = changes.sentences(again, judging=judging)
+        raise InputError(_changed_message(job, run, sentences, named=name is not None))
     _refuse_smaller_output(job, len(items), whole=items.whole)
-    run = make({TAKING_OVER: True} if reused.count else {}, name)
+    run = make(_taking_over(reused), name)
     if reused.count:
         reused.carry_over(journal, run)
     _forget_indexes(journal, folder)
     return opened(run=run, reused=reused.count)
+
+
+def _taking_over(reused: ReusedResults) -> dict[str, JSON]:
+    """Return what a run records until it has the results that it takes over."""
+    judging: dict[str, JSON] = {JUDGING_ANEW: True} if reused.to_judge else {}
+    return {TAKING_OVER: True, **judging} if reused.count else {}
 
 
 def _forget_indexes(journal: Journal, folder: Path) -> None:
@@ -199,8 +208,8 @@ def _refuse_smaller_output(job: Job, count: int, *, whole: bool) -> None:
         )
 
 
-def _changed_message(job: Job, run: Run, changes: JobChanges, again: int, *, named: bool) -> str:
-    lines = "\n".join(f"  - {sentence}" for sentence in changes.sentences(again))
+def _changed_message(job: Job, run: Run, sentences: Sequence[str], *, named: bool) -> str:
+    lines = "\n".join(f"  - {sentence}" for sentence in sentences)
     fix = (
         f"Undo the changes, or start another run with ostinato refine {job.file.name}: --update "
         "for what changed, --fresh for everything, --run for a run of another name."
