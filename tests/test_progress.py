@@ -93,7 +93,21 @@ def test_no_time_is_told_where_a_loop_has_no_limit() -> None:
         tally.loop.tick = n
         tally.add_step(Step(n, n, {"tokens": 500}), float(n))
     assert tally.left(8.0) is None
-    assert tally.line(8.0) == "step 8, 1 step/s, 500 tokens/s"
+    assert tally.line(8.0) == "step 8, 500 tokens/s"
+
+
+def test_a_line_of_steps_ends_without_time_left() -> None:
+    loop = Loop(lambda: {"x": 1.0}, until=Steps(8))
+    tally = StepTally(loop)
+    tally.start(0.0)
+    lines = []
+    for n in range(1, 9):
+        loop.tick = n
+        tally.add_step(Step(n, n, {"x": 1.0}), float(n))
+        lines.append(tally.line(float(n)))
+    assert lines[3] == "step 4 of 8, about 5 s left, 1 step/s"
+    assert lines[-1] == "step 8 of 8, 1 step/s"
+    assert tally.numbers(8.0)["seconds_left"] is None and tally.numbers(8.0)["steps"] == 8
 
 
 def result(key: str, check: str = "", *, accepted: bool = True) -> LaneResult:

@@ -276,7 +276,7 @@ class StepTally:
 
     def left(self, now: float) -> float | None:
         """Return the seconds that are left at the pace of this session; None while unknown."""
-        if not self.marks or self.share is None or self.counted <= ENOUGH:
+        if not self.marks or self.share is None or self.share >= 1 or self.counted <= ENOUGH:
             return None
         # Its newer half counts: what became slower, or faster, stays so.
         half = (self.marks[0][1] + self.share) / 2
@@ -296,12 +296,12 @@ class StepTally:
         }
 
     def line(self, now: float) -> str:
-        """Return the numbers on one line."""
+        """Return the numbers on one line: the speed in tokens, else in steps."""
         steps, tokens = self.pace.rates(now, self.done, self.tokens)
         whole = self._steps()
         parts = [f"step {self.done}" + (f" of {whole}" if whole is not None else "")]
-        parts += _time_left(self.left(now)) + _speed(steps, "steps")
-        return ", ".join(parts + (_speed(tokens, "tokens") if self.tokens else []))
+        speed = _speed(tokens, "tokens") if self.tokens else _speed(steps, "steps")
+        return ", ".join(parts + _time_left(self.left(now)) + speed)
 
     def rest(self, now: float) -> str:
         """Return what a line of values says besides: the time left and the speed in tokens."""
@@ -332,7 +332,8 @@ def _speed(rate: float, unit: str) -> list[str]:
 def _rough(seconds: float) -> str:
     """Return an estimated time, no finer than it can be known."""
     grain = 5 if seconds < 60 else 30 if seconds < 600 else 300
-    return duration(max(grain, round(seconds / grain) * grain)).removesuffix(" 0 s")
+    told = duration(max(grain, round(seconds / grain) * grain))
+    return told.removesuffix(" 0 s").replace(".0 s", " s")
 
 
 def computed_in(report: Report) -> int:

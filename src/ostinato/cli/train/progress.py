@@ -46,13 +46,14 @@ class TrainingView:
         sample: Sample | None,
         caller: Run | None = None,
     ) -> None:
+        from ostinato.refine import StepTally, in_terminal
+
         self._work, self._loop, self._view = work, work.loop, view
         self._line, self._sample, self._caller = line, sample, caller
-        from ostinato.refine import StepTally
-
         self._signaled = False
         self._tally = StepTally(work.loop)
         self._report: Report = {}  # of the last step
+        self._live = in_terminal()
         self._began, self._shown = time.monotonic(), 0.0  # the first step is printed at once
         self._attempts = len(work.loop.attempts)  # those of the sessions before
 
@@ -68,8 +69,9 @@ class TrainingView:
         self._view.say(line, err=err)
 
     def _say_always(self, line: str, *, err: bool = False) -> None:
-        """Print a line of the result, also with `--quiet`."""
-        if self._view.quiet and not self._view.as_json:
+        """Print an error, or a line of the result, also with `--quiet`."""
+        result = self._caller is None and not self._view.as_json
+        if self._view.quiet and (err or result):
             click.echo(line, err=err)
         else:
             self._say(line, err=err)
@@ -113,23 +115,23 @@ class TrainingView:
 
     def _display(self) -> ProgressDisplay:
         """Return what shows the progress: events, or in a terminal a line that is rewritten."""
-        from ostinato.refine import QuietProgress, display_of, in_terminal
+        from ostinato.refine import QuietProgress, display_of
 
         if self._view.sends_events:
             measure = self._work.config.measure
             return EventProgress(self._tally, means, lambda report: measure in report)
-        if self._view.says and in_terminal():
+        if self._view.says and self._live:
             return display_of(self._tally, beside=lambda: self._line(self._report))
         return QuietProgress(self._tally)  # what is printed of the steps says how far it is
 
     def _say_now(self, step: Step) -> None:
         """Print a line of a step that was validated, and of others now and then."""
-        from ostinato.refine import in_terminal, interval
+        from ostinato.refine import interval
 
         now = time.monotonic()
         measured = self._work.config.measure in step.report
-        since = now - self._began
-        due = not in_terminal() and now - self._shown > max(LINE_SECONDS, interval(since))
+        pause = max(LINE_SECONDS, interval(now - self._began))
+        due = not self._live and now - self._shown > pause
         if self._view.says and (measured or due or not self._shown):
             rest = self._tally.rest(now)
             self._say_step(step.position, step.report, f"  ({rest})" if rest else "")
