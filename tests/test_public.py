@@ -29,6 +29,7 @@ TOP = (
     "row_files",
     "output_files",
     "waiting",
+    "synonyms",
 )
 
 # What each package may import beside them, as docs/architecture.md shows it.

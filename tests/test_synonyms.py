@@ -8,13 +8,14 @@ import pytest
 from click.testing import CliRunner
 from refine_scribe import JOB, write_job
 
-from ostinato.arguments import SYNONYMS, did_you_mean, nearest
+from ostinato.arguments import did_you_mean, nearest
 from ostinato.checks import from_spec
 from ostinato.cli.main import cli
 from ostinato.errors import InputError
 from ostinato.loop import parse
 from ostinato.refine import read_job
 from ostinato.server.body_fields import BodyFields, RequestError
+from ostinato.synonyms import SYNONYMS
 
 
 @pytest.mark.parametrize(
