@@ -69,6 +69,7 @@ def test_what_is_typed_wins_and_a_resumed_run_keeps_its_own() -> None:
     assert "recommends" not in again.stderr
     assert (recorded("a").temperature, recorded("a").top_p) == (1.5, 0.9)
     assert "recommends" not in generate("--num-beams", "2").stderr
+    assert "recommends: top_p 0.9." in generate("--temperatures", "0.5,1").stderr
     assert "recommends" not in generate("--quiet").stderr
 
 
@@ -119,6 +120,15 @@ def test_a_request_that_names_none_is_sampled_so() -> None:
             assert text(port, temperature=2, seed=1) != text(port, temperature=2, seed=2)
     finally:
         scheduler.close(at_once=True)
+
+
+def test_a_wrong_recommendation_is_told_before_a_server_loads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recommends(temperature=-1)
+    monkeypatch.setattr("ostinato.models.load._load", None)
+    with pytest.raises(ModelError, match="temperature in tiny"):
+        CliRunner().invoke(cli, ["serve", "tiny", "--port", "0"], catch_exceptions=False)
 
 
 def test_a_gguf_file_recommends() -> None:

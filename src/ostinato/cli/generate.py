@@ -192,6 +192,8 @@ def _recommended(config: GenerateRun, recording: Recording, view: View) -> dict[
     from ostinato.text import GenerateRun
 
     typed, before = [name for name in RECOMMENDED if _typed(name)], recording.before()
+    if _typed("temperatures"):
+        typed.append("temperature")
     if isinstance(before, GenerateRun):
         return {name: getattr(before, name) for name in RECOMMENDED if name not in typed}
     found = recommended_sampling(config.model, without=typed)

@@ -115,6 +115,9 @@ def serve(
         "device": device,
     }
     check_before_loading(model, slots=slots, say=partial(click.echo, err=True), **loading)
+    sampling = recommended_sampling(model) if flow is None else {}
+    if sampling:
+        click.echo(recommendation(sampling), err=True)
     scheduler = _scheduler(
         partial(load_model, model, **loading),
         flow,
@@ -126,9 +129,6 @@ def serve(
     served = name or (scheduler.model.name if flow is None else flow.name)
     # Under other names it is refused: a web page could point its own name here (DNS rebinding).
     hosts = [*LOOPBACK, *allowed, host]
-    sampling = recommended_sampling(model) if flow is None else {}
-    if sampling:
-        click.echo(recommendation(sampling), err=True)
     app = application(scheduler, model=served, hosts=hosts, key=key, sampling=sampling)
     config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
     try:
