@@ -222,6 +222,12 @@ def test_what_cannot_be_shown_is_refused(words: str, message: str) -> None:
         call(*words.split())
 
 
+def test_a_server_has_no_probabilities_to_compare() -> None:
+    words = ["--model", "http://127.0.0.1:9/v1#m", "--temperatures", "1", "2"]
+    with pytest.raises(InputError, match="--temperatures must be given with a model in this proc"):
+        call(*words)
+
+
 def test_a_pace_is_above_zero() -> None:
     result = call("--pace", "0")
     assert result.exit_code == 2 and "--pace" in result.stderr

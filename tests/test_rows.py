@@ -194,6 +194,13 @@ def test_rows_of_a_loop_that_was_iterated_unrecorded_are_refused(model: Language
         loop.rows()
 
 
+@pytest.mark.parametrize("name", ["checks", "strategy"])
+def test_texts_without_checks_name_what_has_them(model: LanguageModel, name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} must be left out of write.*Refine writes"):
+        given: dict[str, Any] = {name: ["repetition"]}
+        write(PROMPTS, model=model, **given)
+
+
 # Flows --------------------------------------------------------------------------------------------
 
 

@@ -195,8 +195,14 @@ def _settings(config: GenerateRun) -> str:
 def compare(config: GenerateRun, temperatures: Sequence[float], view: View) -> Exit:
     """Write the text at several temperatures, in columns; step by step with `view.step`."""
     from ostinato.cli.token_columns import TokenColumn, column_width, side_by_side, staged
+    from ostinato.remote import is_server
     from ostinato.text import write_at_temperatures
 
+    if is_server(config.model):
+        raise InputError(
+            f"{TEMPERATURES} must be given with a model in this process, whose probabilities are "
+            f"known, got the server {config.model}. Leave it out."
+        )
     width = shutil.get_terminal_size().columns
     if not view.as_json:
         column_width(len(temperatures), width)

@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.cells import set_cell_size
 
+from ostinato.arguments import counted
 from ostinato.cli.chat.redraw import broken, visible
 from ostinato.cli.keyboard import Keyboard, Screen, full_screen, require_terminal
 from ostinato.errors import InputError
@@ -70,7 +71,11 @@ class TokenColumn:
         shown = [*broken(self.title, width), "", *text, ""]
         if self.sentence:
             first = [] if self.first is None else ["", *candidates(1, self.first, width)]
-            return [*shown, *broken(f"[{self.count} tokens. {self.sentence}]", width), *first]
+            return [
+                *shown,
+                *broken(f"[{counted(self.count, 'tokens')}. {self.sentence}]", width),
+                *first,
+            ]
         if self.pending is not None:
             shown += candidates(self.count + 1, self.pending, width)
         return [*shown, "", *broken(self.drawn, width)] if self.drawn else shown

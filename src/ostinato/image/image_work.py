@@ -134,25 +134,22 @@ class ImageWork(ItemsWork):
     def _write_gif(
         self, results: Sequence[LaneResult], steps: Sequence[Sequence[ShownStep]], side: int
     ) -> None:
-        gutter = image_io.gutter_of(side)
         shown = frames(steps)
-        first = image_io.tiled(image_io.in_grid([image for image, _ in shown[0]]), gutter=gutter)
-        scale = self.scale or image_io.moving_scale(side, first.size(2))
-        if self.captions:
-            letters = self._letters(scale, side)
-            names = [self._name(result) for result in results]
-            grids = [
-                [(image, (*name, line)) for name, (image, line) in zip(names, at, strict=True)]
-                for at in shown
-            ]
-            pages = [
-                sheet(image_io.in_grid(cells), scale=scale, letters=letters) for cells in grids
-            ]
-            image_io.write_gif(pages, self.out, self.pace)
+        if not self.captions:
+            gutter = image_io.gutter_of(side)
+            rows = [image_io.in_grid([image for image, _ in at]) for at in shown]
+            grids = [image_io.tiled(each, gutter=gutter) for each in rows]
+            image_io.save_gif(grids, self.out, side=side, scale=self.scale, seconds=self.pace)
             return
-        tiles = [image_io.in_grid([image for image, _ in at]) for at in shown]
-        grids_only = [image_io.tiled(rows, gutter=gutter) for rows in tiles]
-        image_io.save_gif(grids_only, self.out, side=side, scale=scale, seconds=self.pace)
+        columns = len(image_io.in_grid(shown[0])[0])
+        scale = self.scale or image_io.moving_scale(side, columns * side)
+        names = [self._name(result) for result in results]
+        pages = []
+        for at in shown:
+            cells = [(image, (*name, line)) for name, (image, line) in zip(names, at, strict=True)]
+            letters = self._letters(scale, side)
+            pages.append(sheet(image_io.in_grid(cells), scale=scale, letters=letters))
+        image_io.write_gif(pages, self.out, self.pace)
 
     def _write_folder(
         self, results: Sequence[LaneResult], steps: Sequence[Sequence[ShownStep]], side: int

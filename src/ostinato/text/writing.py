@@ -73,6 +73,12 @@ def write(
     `constraint` is what each whole text must be; if `each` has `Steps`, it is whole within them.
     """
     require_arguments(write, locals())
+    for name in ("checks", "strategy"):
+        if name in loop:
+            raise InputError(
+                f"{name} must be left out of write, which judges no text, got {loop[name]!r:.60}. "
+                "ostinato.refine.Refine writes until checks pass."
+            )
     refuse_single("prompts", prompts)
     require_at_least(0, alternatives=alternatives)
     require_at_least(1, num_beams=num_beams, slots=1 if slots is None else slots)
