@@ -293,6 +293,14 @@ class Run:
         )
         return int(rows[0][0])
 
+    def count_accepted(self) -> int:
+        """Return how many results are accepted."""
+        rows = self.database.query(
+            "SELECT COUNT(*) FROM results WHERE run = ? AND json_extract(row, '$.accepted')",
+            (self.id,),
+        )
+        return int(rows[0][0])
+
     def notes(self, key: str | None = None) -> list[Note]:
         """Return what people noted on the results, or on one of them, oldest first."""
         return [note for note in self._reader.notes() if key in (None, note.key)]

@@ -14,6 +14,7 @@ from ostinato.cli.following import View, view_options
 from ostinato.cli.options import journal_option, json_option
 from ostinato.cli.run_loop import Exit
 from ostinato.cli.runs.artifacts import artifacts
+from ostinato.cli.runs.headline import headline
 from ostinato.cli.runs.pairs import pairs
 from ostinato.cli.runs.people import answer, export, keep, note
 from ostinato.cli.runs.plot import plot
@@ -59,13 +60,16 @@ def runs(
         return
     if path is None and not DEFAULT.exists():
         rows = []  # a new folder has no runs, which is no error; nor does listing create a journal
+        told = {}
     else:
         with opened(path) as journal:
             rows = journal.summaries(kind=kind, status=status, name=name)[:limit]
+            told = {each.row.id: headline(journal.get(each.row.name), each) for each in rows}
     if as_json:
-        click.echo(encode(valid({"runs": [row.to_json() for row in rows]})))
+        values = [{**each.to_json(), "headline": told[each.row.id].to_json()} for each in rows]
+        click.echo(encode(valid({"runs": values})))
         return
-    for line in listed(rows):
+    for line in listed(rows, {id: each.words for id, each in told.items()}):
         click.echo(line)
     if not rows:
         which = " like that" if kind or status or name else " yet"

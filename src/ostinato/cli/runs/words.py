@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ def opened(path: Path | None) -> Iterator[Journal]:
         yield journal
 
 
-def listed(rows: Sequence[RunSummary]) -> Iterator[str]:
+def listed(rows: Sequence[RunSummary], headlines: Mapping[str, str] | None = None) -> Iterator[str]:
     """Yield the lines of a list of runs: each with those that it called and its branches under it.
 
-    The newest come first.
+    The newest come first. `headlines` are what is told of some runs besides, by their ids.
     """
     there = {each.row.id for each in rows}
     under: dict[str | None, list[RunSummary]] = {}
@@ -47,6 +47,8 @@ def listed(rows: Sequence[RunSummary]) -> Iterator[str]:
             f"{mark}{row.name}  {row.kind}  {row.status}  {_origin(row, there)}tick {row.tick}"
             f"{results}  {size_text(each.bytes)}  {ago(row.updated)}"
         )
+        if told := (headlines or {}).get(row.id):
+            yield f"{indent}  {cut(told)}"
         if row.stopped is not None:
             yield f"{indent}  {row.stopped.sentence}"
         if each.waits_for is not None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from refine_scribe import JOB, scribe_loop, write_job
 
 from ostinato.cli.main import cli
-from ostinato.journal import Journal, StopKind, Stopped
+from ostinato.journal import JSON, Journal, RunSession, StopKind, Stopped
 from ostinato.loop import Verdict
 from ostinato.refine import compare, comparison_page
 from ostinato.refine.job.job_run import JobRun
@@ -140,6 +140,37 @@ def test_two_runs_of_a_job(folder: Path) -> None:
     assert "[-" in shown.stdout or "{+" in shown.stdout
     page = Path("page.html").read_text("utf-8")
     assert page.startswith("<!doctype html>") and page.count("<ins>") >= 1
+
+
+def test_a_list_says_what_a_run_works_with_and_how_well(folder: Path) -> None:
+    run("refine", "mail.toml")
+    rows = [json.loads(line) for line in Path("mail.replies.jsonl").read_text().splitlines()]
+    accepted = sum(row["accepted"] for row in rows)
+    listed = run("runs").stdout.splitlines()
+    assert listed[1] == f"  smollm2, abort, mail.replies.jsonl, {accepted} of 6 accepted"
+    (told,) = json.loads(run("runs", "--json").stdout)["runs"]
+    assert told["headline"]["output"] == "mail.replies.jsonl" and told["name"] == "mail"
+
+
+@pytest.mark.parametrize(
+    ("kind", "measure", "words"),
+    [
+        ("train text", "loss/valid", "smollm2, out, best loss/valid 1.25"),
+        ("train policy", "return/valid", "smollm2, out, best return/valid 3"),
+        ("generate", "loss/valid", "smollm2, out"),
+        ("of another version", "loss/valid", "smollm2, out"),
+    ],
+)
+def test_a_list_has_the_best_value_of_a_training(
+    folder: Path, kind: str, measure: str, words: str
+) -> None:
+    config: dict[str, JSON] = {"model": "models/smollm2", "out": "/somewhere/out"}
+    with Journal() as journal:
+        made = journal.create("a", kind=kind, spec={"config": config})
+        with RunSession(made) as session:
+            for tick, value in enumerate((3.0, 1.25, None, 2.0), 1):
+                session.step(tick, tick, {} if value is None else {measure: value})
+    assert run("runs").stdout.splitlines()[1] == f"  {words}"
 
 
 def test_runs_that_cannot_be_compared(folder: Path) -> None:
