@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -114,3 +115,14 @@ def test_every_key_of_the_output_is_documented(tmp_path: Path) -> None:
     assert isinstance(line["tokens"], dict)
     for key in [*line, *line["tokens"], *drafts[0]]:
         assert f"`{key}`" in TEXT, key
+
+
+def test_the_first_job_is_one(tmp_path: Path) -> None:
+    page = (DOC.parent / "quickstart.md").read_text(encoding="utf-8")
+    found = dict(re.findall(r"^```(json|toml)\n(.*?)^```", page, re.S | re.M))
+    (tmp_path / "messages.jsonl").write_text(found["json"], encoding="utf-8")
+    (tmp_path / "job.toml").write_text(found["toml"], encoding="utf-8")
+    job = read_job(tmp_path / "job.toml")
+    lines = found["json"].splitlines()
+    assert [check.kind for check in job.checks] == ["length", "grounded", "contains"]
+    assert all(set(job.needed_columns()) <= set(json.loads(line)) for line in lines)

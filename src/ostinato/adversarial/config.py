@@ -28,7 +28,7 @@ class DuelConfig(GradientConfig):
     )
     lr: float = option(2e-3, "Peak learning rate of the generator.")
     min_lr_ratio: float = option(0.1, "Final learning rate as a share of the peak.")
-    max_grad_norm: float = option(0.0, "Gradient clipping: largest norm of a side's; 0: none.")
+    max_grad_norm: float = option(0.0, "Gradient clipping: largest norm, of each network; 0: none.")
     ema_decay: float = option(
         0.999, "Decay of the generator's averaged weights (EMA), which are kept; 0: none."
     )
@@ -52,7 +52,7 @@ class DuelConfig(GradientConfig):
     )
     penalty_every: int | None = option(
         None,
-        "Steps between gradient penalties, each of which weighs as many times its weight.  "
+        "Steps between gradient penalties; each is scaled up by this number.  "
         "[default: 8; Wasserstein: 1]",
     )
     beta1: float = option(0.0, "Decay of Adam's mean of gradients.")
@@ -65,9 +65,9 @@ class DuelConfig(GradientConfig):
         "Adapt the probability of the augmentations so that `overfitting` stays at this value, "
         "such as 0.6 (ADA).  [default: all images are augmented]",
     )
-    watch_every: int = option(10, "Steps between looks at diversity and held-out scores.")
-    watched: int = option(100, "Images of such a look: a fixed set.")
-    samples: int = option(1000, "Samples of a measurement.")
+    watch_every: int = option(10, "Steps between measurements of diversity and held-out scores.")
+    watched: int = option(100, "Images of such a measurement; always the same.")
+    samples: int = option(1000, "Samples per measurement of quality.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,10 +128,10 @@ class GanTrainingRun(ImageSetRun):
         flag="--classes/--unconditional",
     )
     width: int = option(
-        32, "Generator's channels of the finest level; each coarser one has twice as many."
+        32, "Generator's channels of the finest level; each coarser level has twice as many."
     )
     discriminator_width: int | None = option(
-        None, "The discriminator's channels of it.  [default: half of the generator's]"
+        None, "Discriminator's channels of the finest level.  [default: half of the generator's]"
     )
     latent: int = option(64, "Size of the noise that an image is made of.")
     classifier: Place | None = option(
@@ -140,7 +140,7 @@ class GanTrainingRun(ImageSetRun):
     )
     rescues: int = option(
         2,
-        "Times to go back to a checkpoint from before, with a lower learning rate, where the duel "
+        "How often to go back to an earlier checkpoint, with a lower learning rate, when the duel "
         "collapses or one side wins.",
     )
     weights: str = ""

@@ -72,7 +72,7 @@ _OPTIONS = add_options(
         "--json",
         "as_json",
         is_flag=True,
-        help="Print the result as one JSON object, and events as such lines on standard error.",
+        help="Print the result as one JSON object; progress goes to standard error as JSON lines.",
     ),
 )
 

@@ -80,7 +80,7 @@ model_options = add_options(
     click.option(
         "--compile/--no-compile",
         default=None,
-        help="Use compiled code for the forward pass.  [default: the faster way]",
+        help="Use compiled code for the forward pass.  [default: whichever is faster]",
     ),
     click.option(
         "--int8",

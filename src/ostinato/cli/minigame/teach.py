@@ -51,7 +51,7 @@ def spelled(name: str) -> str:
 @click.option(
     "--presses",
     type=click.IntRange(min=1),
-    help=f"End after so many presses.  [default: when you quit; with --auto {AUTO_PRESSES}]",
+    help=f"End after this many presses.  [default: when you quit; with --auto {AUTO_PRESSES}]",
 )
 @click.option("--speed", type=float, default=5.0, help="Moves per second, 0.5 to 30.")
 @seed_option

@@ -168,7 +168,9 @@ class Age(click.ParamType[float]):
 
 
 @runs.command()
-@click.option("--older-than", type=Age(), help="Only runs not written for this long: 12h, 30d, 4w.")
+@click.option(
+    "--older-than", type=Age(), help="Only runs without a change for this long: 12h, 30d, 4w."
+)
 @click.option("--keep", type=click.IntRange(min=0), help="Keep this many of them, the newest.")
 @click.option("--kind", help="Only runs of this kind, such as: train text; or train for all.")
 @click.option(

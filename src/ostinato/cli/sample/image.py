@@ -99,10 +99,10 @@ def spelled(name: str) -> str:
     "--scale",
     metavar="N",
     type=click.IntRange(min=1),
-    help="Enlarge images N times.  [default: so that they can be seen]",
+    help="Enlarge images N times.  [default: large enough to see]",
 )
 @click.option(
-    "--pace", metavar="SECONDS", type=float, help="Seconds of a step in a .gif.  [default: 0.3]"
+    "--pace", metavar="SECONDS", type=float, help="Seconds per step in a .gif.  [default: 0.3]"
 )
 @click.option(
     "--out",

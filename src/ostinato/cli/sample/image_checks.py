@@ -26,14 +26,14 @@ check_options = add_options(
     click.option(
         "--min-class-probability",
         type=click.FloatRange(0, 1),
-        help="Classifier's probability of the class, at least.  "
+        help="Minimum probability of the class, by the classifier.  "
         f"[default: {MIN_CLASS_PROBABILITY}]",
     ),
     click.option(
         "--classifier", help="Classifier to check with: a folder or a name.  [default: digits]"
     ),
     click.option(
-        "--min-sharpness", type=click.FloatRange(0, 1), help="Steepness of the edges, at least."
+        "--min-sharpness", type=click.FloatRange(0, 1), help="Minimum steepness of the edges."
     ),
     click.option(
         "--clip-model",
@@ -43,7 +43,7 @@ check_options = add_options(
     click.option(
         "--min-clip-score",
         type=click.FloatRange(-1, 1),
-        help=f"CLIP score (cosine), at least.  [default: {MIN_CLIP_SCORE}]",
+        help=f"Minimum CLIP score (cosine).  [default: {MIN_CLIP_SCORE}]",
     ),
     click.option("--clip-text", help="Text for --clip-model.  [default: the prompt of a pipeline]"),
     click.option(

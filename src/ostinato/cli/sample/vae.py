@@ -53,7 +53,7 @@ def spelled(name: str) -> str:
     "--walk",
     "unit",
     type=click.IntRange(min=0),
-    help="Number of the point to move from -3 to 3 over --count, of --from or of a random point.",
+    help="Latent dimension to move from -3 to 3 over --count, from --from or a random point.",
 )
 @click.option(
     "--out",

@@ -43,12 +43,12 @@ class VaeTrainingRun(ImageSetRun):
 
     training: TrainingConfig = RECIPE
     width: int = option(16, "Channels of the finest level; a multiple of 16.")
-    latent: int = option(24, "Numbers that an image is described by.")
+    latent: int = option(24, "Size of the latent vector.")
     beta: float = option(
         1.0, "Weight of the KL divergence (beta-VAE): more for better samples, less for sharper."
     )
     free_bits: float = option(
-        0.0, "Nats per number that the KL divergence costs nothing; against a collapse."
+        0.0, "Free bits: nats per latent dimension without a KL penalty; against collapse."
     )
     classes: bool | None = option(
         None,
@@ -57,12 +57,12 @@ class VaeTrainingRun(ImageSetRun):
     )
     components: int | None = option(
         None,
-        "Normal distributions that points are drawn from, per class; 0: the standard one.  "
+        "Gaussians in the prior that samples are drawn from, per class; 0: the standard normal.  "
         f"[default: {PER_CLASS}, or {WITHOUT_CLASSES} without classes]",
     )
     rescues: int = option(
         2,
-        "Times to go back to a checkpoint with a quarter of beta and some free bits, where the "
+        "How often to go back to a checkpoint, with a quarter of beta and some free bits, when the "
         "posterior collapses.",
     )
 

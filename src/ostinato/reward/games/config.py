@@ -38,10 +38,10 @@ class PolicyConfig(GradientConfig):
     epochs: int = option(4, "Passes over a rollout.", flag="--update-epochs")
     minibatch: int = option(256, "Steps of environments per update.", flag="--minibatch-size")
     gamma: float = option(0.99, "Discount of later rewards, per step.")
-    gae_lambda: float = option(0.95, "Decay of the advantages' sum of later errors (GAE).")
+    gae_lambda: float = option(0.95, "Lambda of generalized advantage estimation (GAE).")
     clip: float = option(0.2, "How far an update may change an action's probability, as a share.")
     clip_schedule: Literal["constant", "linear"] = option(
-        "constant", "Clipping over the steps: constant, or linear decay with them."
+        "constant", "Clip range over the training: constant, or linear decay."
     )
     entropy: float = option(0.0, "Weight of the entropy: more for more exploration.")
     value: float = option(0.5, "Weight of the value's squared error.", flag="--value-weight")
@@ -100,7 +100,7 @@ class PolicyTrainingRun(TrainingRun):
     )
     width: int = option(64, "Units of a layer.")
     layers: int = option(2, "Hidden layers; pixels have convolutions instead.")
-    normalize: bool = option(False, "Bring observations to one scale, by their running moments.")
+    normalize: bool = option(False, "Normalize observations by their running mean and deviation.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,7 +33,7 @@ class GroupConfig(GradientConfig):
     updates_per_step: int = option(1, "Updates on the texts of a step; later ones are clipped.")
     lr: float = option(3e-4, "Peak learning rate.")
     warmup_steps: int = option(5, "Steps of linear warm-up.")
-    valid_every: int = option(20, "Steps between looks at held-out prompts.")
+    valid_every: int = option(20, "Steps between evaluations on held-out prompts.")
     kl_coefficient: float = option(
         0.04, "Weight of the divergence (KL) from the model at the start; 0: none."
     )
@@ -51,7 +51,7 @@ class GroupConfig(GradientConfig):
         "Texts cut at the token limit: judged as they are, left out of the loss, or reward 0.",
     )
     soft_limit: int = option(
-        0, "Tokens from which on the reward falls, by up to 1 at the token limit; 0: it does not."
+        0, "Length in tokens from which the reward falls, by up to 1 at the token limit; 0: off."
     )
     leave_hopeless: bool = option(
         True,
@@ -132,21 +132,21 @@ class TuneRun(TrainingRun):
         (), "Weight of a check in the rest, 1 by default; repeatable.", metavar="NAME=NUMBER"
     )
     held_out_check: tuple[str, ...] = option(
-        (), "A check that is watched and no reward; repeatable.", metavar="NAME"
+        (), "A check that is measured but gives no reward; repeatable.", metavar="NAME"
     )
     reward: tuple[str, ...] = option(
         (),
         "Another reward: a function in a file beside the job; repeatable.",
         metavar="MODULE:NAME",
     )
-    hold_out: float = option(0.1, "Share of the items that are watched and never learned from.")
+    hold_out: float = option(0.1, "Share of the items to evaluate on, never learned from.")
     texts: tuple[Path, ...] = option(
         (),
         "Texts whose loss is added, so that the model does not unlearn them: JSONL rows as of "
         "train text; repeatable.",
         metavar="FILE",
     )
-    texts_context: int = option(1024, "Tokens of each of --texts, at most.")
+    texts_context: int = option(1024, "Token limit of each of --texts.")
     weights: str = ""
 
     def __post_init__(self) -> None:
@@ -217,7 +217,9 @@ class PreferenceRun(TrainingRun):
     start: Place = option("smollm2", "Model to tune.", flag="--from", metavar="MODEL")
     adapter: Place = option("", "Adapter to start from.  [default: a new one]")
     lora_rank: int = option(16, "Rank of a new adapter; 0: train all weights.")
-    beta: float = option(0.1, "How far the model may leave the one at the start: less is farther.")
+    beta: float = option(
+        0.1, "Strength of the pull toward the initial model; lower lets it move farther."
+    )
     anchor: float = option(
         0.0, "Weight of the better text's own loss, which keeps its probability up (RPO)."
     )
