@@ -98,6 +98,7 @@ def test_every_stop_kind_condition_check_and_strategy_has_its_place(site: Path) 
 
     for kind in StopKind:
         assert f"<code>{kind.value}</code>" in page("stop-kinds.html")
+    assert {"Steps", "ModeCollapse", "PosteriorCollapse"} <= {one.__name__ for one in conditions()}
     for condition in conditions():
         assert f'id="{condition.__name__.lower()}"' in page("reference/conditions.html")
     for name in STRATEGIES:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import ostinato
 from ostinato.checks import KINDS, BaseCheck, parameters
 from ostinato.loop import Condition
+from ostinato.loop.conditions.parser import NAMES
 from ostinato.refine import STRATEGIES
 from recipes.site.job_keys import job_keys_page
 from recipes.site.markdown import cell, default_of, table, type_of
@@ -31,10 +35,9 @@ def table_pages() -> dict[str, str]:
 
 def conditions() -> list[type[Condition]]:
     """Return the conditions that can be written as a text, sorted by name."""
-    import ostinato.adversarial
-    import ostinato.image.vae  # noqa: F401  both bring conditions of their own
-    from ostinato.loop.conditions.parser import NAMES
-
+    for module in pkgutil.walk_packages(ostinato.__path__, "ostinato."):
+        if module.name.endswith(".conditions"):  # families bring conditions of their own
+            importlib.import_module(module.name)
     return [NAMES[name] for name in sorted(NAMES)]
 
 
