@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from ostinato.cli.main import cli
-from ostinato.errors import InputError, RunError
+from ostinato.errors import InputError, MissingExtra, RunError
 from ostinato.journal import Journal
 from ostinato.loop import Loop, Steps
 from ostinato.media import Series, moving_mean, save_curves
@@ -98,10 +100,41 @@ def test_values_of_runs_are_drawn_and_written() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_events_are_those_of_tensorboard() -> None:
+    told = run("a", "b", "--metric", "loss", "--out", "events/")
+    assert told == "10 values of 2 curves: events/\n"
+    run("a", "--metric", "pair", "--out", "events/")  # in place of the first ones
+    (first,) = Path("events/a").iterdir()
+    (second,) = Path("events/b").iterdir()
+    assert events(second) == [("loss", tick, 10.0 - tick) for tick in range(1, 6)]
+    assert events(first) == [("pair", tick, tick - 0.5) for tick in range(1, 6)]
+
+
+def events(file: Path) -> list[tuple[str, int, float]]:
+    """Return the scalars of a file of records: a length, a checksum, an event, a checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, found = file.read_bytes(), []
+    while data:
+        (size,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + size])
+        found += [(each.tag, event.step, each.simple_value) for each in event.summary.value]
+        data = data[16 + size :]
+    return found
+
+
+@pytest.mark.usefixtures("folder")
+def test_events_need_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(MissingExtra, match=r"ostinato\[tensorboard\]"):
+        run("a", "--metric", "loss", "--out", "events/")
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_wrong_metric_or_file_is_named() -> None:
     with pytest.raises(RunError, match="Did you mean 'loss'"):
         run("a", "--metric", "los", "--out", "c.png")
-    with pytest.raises(InputError, match=r"must end in \.png or \.csv, got c\.jpg"):
+    with pytest.raises(InputError, match=r"must end in \.png or \.csv, or in / .*, got c\.jpg"):
         run("a", "--metric", "loss", "--out", "c.jpg")
     with pytest.raises(RunError, match="no run 'c'"):
         run("c", "--metric", "loss", "--out", "c.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import click
 from ostinato.arguments import counted, did_you_mean
 from ostinato.cli.options import journal_option
 from ostinato.cli.runs.words import opened
-from ostinato.errors import InputError, RunError
+from ostinato.errors import InputError, MissingExtra, RunError
 from ostinato.journal import Run
 from ostinato.loop import numbers
+from ostinato.output_files import told_when_not_written
 
 Points = list[tuple[float, float]]
 
@@ -32,8 +34,8 @@ Points = list[tuple[float, float]]
     "--out",
     required=True,
     metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="File to write: .png for a picture, .csv for a table.",
+    help="File to write: .png for a picture, .csv for a table; or a folder that ends in /, for "
+    "TensorBoard.",
 )
 @click.option(
     "--over",
@@ -43,20 +45,27 @@ Points = list[tuple[float, float]]
 )
 @journal_option("path")
 def plot(
-    names: tuple[str, ...], metrics: tuple[str, ...], out: Path, over: int, path: Path | None
+    names: tuple[str, ...], metrics: tuple[str, ...], out: str, over: int, path: Path | None
 ) -> None:
     """Draw values that the runs NAME... report over their steps, or write them as a table."""
-    if out.suffix.lower() not in (".png", ".csv"):
-        raise InputError(f"--out must end in .png or .csv, got {out.name}.")
+    as_events = out.endswith(("/", os.sep))
+    place = Path(out)
+    if not as_events and place.suffix.lower() not in (".png", ".csv"):
+        raise InputError(
+            f"--out must end in .png or .csv, or in / for a folder of events, got {place.name}."
+        )
     found: dict[tuple[str, str], Points] = {}
     with opened(path) as journal:
         for name in names:
             run = journal.get(name)
             found |= {(run.name, metric): each for metric, each in _points(run, metrics).items()}
-    if out.suffix.lower() == ".csv":
-        _write_table(out, found)
-    else:
-        _draw(out, found, over)
+    with told_when_not_written("Name another with --out."):
+        if as_events:
+            _write_events(place, found)
+        elif place.suffix.lower() == ".csv":
+            _write_table(place, found)
+        else:
+            _draw(place, found, over)
     count = sum(map(len, found.values()))
     click.echo(f"{counted(count, 'values')} of {counted(len(found), 'curves')}: {out}")
 
@@ -90,6 +99,25 @@ def _write_table(out: Path, found: dict[tuple[str, str], Points]) -> None:
         table.writerow(["run", "metric", "tick", "value"])
         for (run, metric), points in found.items():
             table.writerows([run, metric, int(tick), repr(value)] for tick, value in points)
+
+
+def _write_events(out: Path, found: dict[tuple[str, str], Points]) -> None:
+    """Write events for TensorBoard, a folder for each run. What is there for a run is replaced.
+
+    Raises `MissingExtra` without tensorboardX.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        raise MissingExtra("Events for TensorBoard", "tensorboard") from None
+    for run in dict.fromkeys(run for run, _ in found):
+        folder = out / run
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        with SummaryWriter(str(folder)) as writer:
+            for (name, metric), points in found.items():
+                for tick, value in points if name == run else ():
+                    writer.add_scalar(metric, value, int(tick))
 
 
 def _draw(out: Path, found: dict[tuple[str, str], Points], over: int) -> None:
