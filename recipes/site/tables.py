@@ -44,7 +44,7 @@ def conditions() -> list[type[Condition]]:
 def conditions_page() -> str:
     """Return the page of the conditions."""
     intro = (
-        "These conditions can be written in Python, and as a text for `--until` and `--stop-on`. "
+        "These conditions can be written in Python, and as a text for `--until` and `--each`. "
         "[The loop](../loop.md#when-it-stops) shows them at work. Combine them with `|` and `&`."
     )
     return _page("Conditions", intro, {kind.__name__: kind for kind in conditions()}, _fields)
