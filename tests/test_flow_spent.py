@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import tiny_model
+from tiny import save_tiny, tiny_model
 
-from ostinato.checks import Excludes, Length
-from ostinato.errors import Unanswered
-from ostinato.flow import FlowSettings, LimitReached, Limits, ask, flow, generate, step
+from ostinato.checks import Excludes, Judge, Length
+from ostinato.errors import RunError, Unanswered
+from ostinato.flow import FlowSettings, LimitReached, Limits, ask, check, flow, generate, step
 from ostinato.flow.config import FlowRun
 from ostinato.flow.run import work_of
 from ostinato.journal import Journal
@@ -153,3 +153,48 @@ def test_a_model_may_come_later_and_computes_as_before_on_resume(journal: Journa
     assert two.run(run="b", journal=journal, model=one) == found
     modes = json.loads(str(journal.get("b").spec["compute_mode"]))
     assert list(modes) == ["other", "tiny"]
+
+
+def test_the_models_of_checks_compute_as_before_on_resume(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judge(question="Is {output} a word?", model=str(save_tiny(tmp_path / "tiny")), min=1e-6)
+    name = f"check {judge.name} {judge.model}"
+
+    @flow
+    def judged() -> list[bool]:
+        first = check("Hello", judge)
+        breaks_once()
+        return [bool(first), generate("Hello", judge, max_new_tokens=4).accepted]
+
+    BROKEN[:] = [True]
+    with pytest.raises(OSError):
+        judged.run(run="a", journal=journal, model=tiny_model())
+    recorded = json.loads(str(journal.get("a").spec["compute_mode"]))
+    assert list(recorded) == [name] and recorded[name] == judge.compute_mode
+    used: list[str] = []
+    monkeypatch.setattr(Judge, "use_compute_mode", lambda self, mode: used.append(mode))
+    judged.run(run="a", journal=journal, model=tiny_model())
+    assert used == [recorded[name]]
+    now = json.loads(str(journal.get("a").spec["compute_mode"]))
+    assert list(now) == [name, "tiny"] and now[name] == recorded[name]
+
+
+def test_a_check_whose_model_computes_otherwise_is_refused_on_resume(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judge(question="Is {output} a word?", model=str(save_tiny(tmp_path / "tiny")), min=1e-6)
+
+    @flow
+    def judged() -> list[bool]:
+        first = generate("Hello", judge, max_new_tokens=4).accepted
+        breaks_once()
+        return [first, generate("Hi", judge, max_new_tokens=4).accepted]
+
+    BROKEN[:] = [True]
+    with pytest.raises(OSError):
+        judged.run(run="a", journal=journal, model=tiny_model())
+    monkeypatch.setattr(Judge, "compute_mode", "another")
+    monkeypatch.setattr(Judge, "use_compute_mode", lambda self, mode: None)
+    with pytest.raises(RunError, match="must be resumed in its compute mode"):
+        judged.run(run="a", journal=journal, model=tiny_model())

@@ -5,6 +5,7 @@ A lane process. A lane is a flow, its only step that it returns.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -74,18 +75,22 @@ class FlowLanes:
         self._tasks: dict[str, FlowTask] = {}
         self._new: list[FlowTask] = []
         self._texts: Texts | None = None
-        self._mode = ""
+        self._modes: dict[str, str] = {}  # recorded ones
         self._looked = 0.0
         self._still = 0  # flows that waited or had failed at the last step
 
     @property
     def compute_mode(self) -> str:
-        """How each model computes; "" before a text is written."""
-        return self._mode if self._texts is None else self._texts.compute_mode
+        """How each model computes, those of checks too, as JSON by its name; "" before any has."""
+        texts = {} if self._texts is None else self._texts.modes
+        modes = {**self._modes, **texts, **self._settings.check_models.modes}
+        known = {name: mode for name, mode in modes.items() if mode}
+        return json.dumps(known, sort_keys=True) if known else ""
 
     def use_compute_mode(self, mode: str) -> None:
         """Let each model compute in its recorded mode."""
-        self._mode = mode
+        self._modes = json.loads(mode)
+        self._settings.check_models.use(self._modes)
 
     @property
     def tokens(self) -> int:
@@ -183,8 +188,7 @@ class FlowLanes:
 
         if self._texts is None:
             self._texts = Texts(self._text_slots, self._settings.seed)
-            if self._mode:
-                self._texts.use_compute_mode(self._mode)
+            self._texts.use_modes(self._modes)
         return self._texts
 
     def _count_still(self) -> int:

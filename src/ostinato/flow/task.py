@@ -15,7 +15,7 @@ from ostinato.flow.frames import HERE, Frame
 from ostinato.flow.hub import Hub, Suspended
 from ostinato.flow.limits import add_to
 from ostinato.flow.record import FlowRecord
-from ostinato.flow.writers import Writers
+from ostinato.flow.writers import CheckModels, Writers
 from ostinato.journal import RunSession
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ class FlowSettings:
     ) -> None:
         self.model, self.seed = model, seed
         self._load = load
-        self.writers = Writers()
+        self.check_models = CheckModels()
+        self.writers = Writers(self.check_models.prepare)
         self._opened: dict[str, Any] = {}
 
     def opened(self, model: Any, hub: Hub) -> Any:

@@ -12,7 +12,7 @@ from ostinato.errors import ItemError, OstinatoError
 from ostinato.flow.frames import Frame, frame_of
 from ostinato.flow.record import Made
 from ostinato.flow.values import plain
-from ostinato.flow.writers import prepare_checks
+from ostinato.flow.writers import computes
 from ostinato.loop import LaneResult, Verdict
 
 if TYPE_CHECKING:
@@ -359,9 +359,8 @@ def judged_text(
     def judged() -> list[Any]:
         from ostinato.checks import TIME_LIMIT, judge_all
 
-        prepare_checks(checks)
+        frame.task.settings.check_models.prepare(checks)
         return [verdict.to_json() for verdict in judge_all(checks, output, columns, TIME_LIMIT)]
 
-    computes = any(hasattr(one, "compute_mode") for one in checks)
-    found: list[Any] = frame.task.hub.submit(judged) if computes else judged()
+    found: list[Any] = frame.task.hub.submit(judged) if computes(checks) else judged()
     return found

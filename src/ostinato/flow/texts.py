@@ -5,7 +5,6 @@ Steps in the computing thread. Knows no flow: a request is a prompt, a writer an
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -143,7 +142,7 @@ class Texts:
     def __init__(self, slots: int, seed: int) -> None:
         self._slots, self._seed = slots, seed
         self._batches: dict[object, _Batch] = {}
-        self._modes: dict[str, str] = {}  # recorded ones, by the model's name
+        self._modes: Mapping[str, str] = {}  # recorded ones, by the model's name
         self._models: dict[str, Any] = {}  # lane processes of models in this process, by name
 
     @property
@@ -176,15 +175,13 @@ class Texts:
             batch.close()
 
     @property
-    def compute_mode(self) -> str:
-        """How each model computes, as JSON by its name; "" without a model in this process."""
-        modes = {name: compute_mode(process) for name, process in self._models.items()}
-        known = {name: mode for name, mode in {**self._modes, **modes}.items() if mode}
-        return json.dumps(known, sort_keys=True) if known else ""
+    def modes(self) -> dict[str, str]:
+        """How each model of this process computes that has written, by its name."""
+        return {name: compute_mode(process) for name, process in self._models.items()}
 
-    def use_compute_mode(self, mode: str) -> None:
+    def use_modes(self, modes: Mapping[str, str]) -> None:
         """Let each model compute in its recorded mode, once it is loaded."""
-        self._modes = json.loads(mode)
+        self._modes = modes
 
     def _key(self, writer: TextWriter) -> object:
         model, strategy = writer.model, writer.strategy

@@ -5,10 +5,13 @@ Knows no call.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from ostinato.loop import compute_mode
 
 if TYPE_CHECKING:
     from ostinato.flow.hub import Hub
@@ -24,8 +27,8 @@ KEPT = 256
 class Writers:
     """The writers that were last asked for, by what they are made of. For any thread."""
 
-    def __init__(self, most: int = KEPT) -> None:
-        self._most = most
+    def __init__(self, prepare: Callable[[tuple[Check, ...]], None], most: int = KEPT) -> None:
+        self._prepare, self._most = prepare, most
         self._values: OrderedDict[object, TextWriter] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -41,10 +44,10 @@ class Writers:
         key = (id(model), tuple(map(_identity, checks)), repr(sorted(used.items())))
 
         def make() -> TextWriter:
-            if any(hasattr(each, "compute_mode") for each in checks):
-                hub.submit(lambda: prepare_checks(checks))
+            if computes(checks):
+                hub.submit(lambda: self._prepare(checks))
             else:
-                prepare_checks(checks)
+                self._prepare(checks)
             return _new_writer(model, checks, used)
 
         return self.get(key, make)
@@ -63,12 +66,40 @@ class Writers:
         return made
 
 
-def prepare_checks(checks: tuple[Check, ...]) -> None:
-    """Load what checks need to judge."""
-    from ostinato.checks import BaseCheck
-    from ostinato.refine import prepare
+class CheckModels:
+    """Loads the models of checks. `modes` says how they compute; `use` sets recorded modes."""
 
-    prepare([each for each in checks if isinstance(each, BaseCheck)])
+    def __init__(self) -> None:
+        self.modes: dict[str, str] = {}
+        self._recorded: Mapping[str, str] = {}
+
+    def use(self, modes: Mapping[str, str]) -> None:
+        """Let each model compute in its recorded mode, once it is loaded."""
+        self._recorded = modes
+
+    def prepare(self, checks: tuple[Check, ...]) -> None:
+        """Load what checks need to judge."""
+        from ostinato.checks import BaseCheck
+        from ostinato.refine import prepare
+
+        prepare([each for each in checks if isinstance(each, BaseCheck)])
+        for each in filter(_computes, checks):
+            name = f"check {each.name} {getattr(each, 'model', '')}".rstrip()
+            use = getattr(each, "use_compute_mode", None)
+            if use is not None and name in self._recorded:
+                use(self._recorded[name])
+            if mode := compute_mode(each):
+                self.modes[name] = mode
+
+
+def computes(checks: tuple[Check, ...]) -> bool:
+    """Whether a model of this process may judge. Loads none."""
+    return any(map(_computes, checks))
+
+
+def _computes(check: Check) -> bool:
+    # A property of this name loads the model.
+    return inspect.getattr_static(check, "compute_mode", None) is not None
 
 
 def _identity(check: Check) -> object:
