@@ -196,6 +196,20 @@ def test_two_models_talk_and_go_on(journal: Journal, config: ChatRun, tmp_path: 
     assert talk(even, None, [])[0].to_json()["messages"][-1]["role"] == "user"
 
 
+@pytest.mark.parametrize("memory", ["cut", "summary"])
+def test_the_oldest_turns_leave_where_two_models_fill_their_contexts(
+    config: ChatRun, tmp_path: Path, memory: str
+) -> None:
+    partner = str(save_tiny(tmp_path / "other"))
+    config = replace(
+        config, partner=partner, turns=14, opening="Hi!", max_new_tokens=40, memory=memory
+    )
+    work, script = talk(config, None, [])
+    assert len(work.turns) == 14
+    told = [each[1] for each in script.shown if each[0] == "told"]
+    assert len(told) >= 2 and all("left the model's memory" in each for each in told)
+
+
 def test_the_same_model_talks_with_itself_in_one_batch(config: ChatRun) -> None:
     config = replace(config, partner=config.model, turns=3, partner_system="Be rude.")
     work, _ = talk(config, None, [])

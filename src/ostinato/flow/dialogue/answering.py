@@ -160,8 +160,10 @@ class Answering:
         summary = self._summary(memory, first, count, context)
         while summary and count(self._messages(Memory(first, summary), route)) > room:
             summary = summary[: len(summary) // 2]  # written at length, or in rare characters
-        how = f"The model sums them up: {summary}" if summary else "They are cut."
-        left = "The first turn has" if first == 1 else f"The first {first} turns have"
+        one = first == 1
+        them, cut = ("it", "It is cut.") if one else ("them", "They are cut.")
+        how = f"The model sums {them} up: {summary}" if summary else cut
+        left = "The first turn has" if one else f"The first {first} turns have"
         self._tell(f"{left} left the model's memory. {how}")
         memory = Memory(first, summary)
         return memory, self._messages(memory, route)
