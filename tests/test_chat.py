@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from faulty_server import Faults, serving
@@ -198,7 +198,7 @@ def test_two_models_talk_and_go_on(journal: Journal, config: ChatRun, tmp_path: 
 
 @pytest.mark.parametrize("memory", ["cut", "summary"])
 def test_the_oldest_turns_leave_where_two_models_fill_their_contexts(
-    config: ChatRun, tmp_path: Path, memory: str
+    config: ChatRun, tmp_path: Path, memory: Literal["cut", "summary"]
 ) -> None:
     partner = str(save_tiny(tmp_path / "other"))
     config = replace(
