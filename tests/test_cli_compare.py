@@ -158,6 +158,7 @@ def test_a_list_says_what_a_run_works_with_and_how_well(folder: Path) -> None:
         ("train text", "loss/valid", "smollm2, out, best loss/valid 1.25"),
         ("train policy", "return/valid", "smollm2, out, best return/valid 3"),
         ("generate", "loss/valid", "smollm2, out"),
+        ("train vae", "loss/train", "smollm2, out"),
         ("of another version", "loss/valid", "smollm2, out"),
     ],
 )

@@ -22,7 +22,7 @@ from ostinato.cli.chat.redraw import broken, visible
 from ostinato.cli.keyboard import Keyboard, Screen, full_screen, require_terminal
 from ostinato.errors import InputError
 
-NARROWEST = 26
+NARROWEST = 24
 """Cells of a column: a token and its two probabilities."""
 GAP = "   "
 BAR = 10

@@ -11,7 +11,7 @@ from ostinato.loop import numbers
 
 COUNTED = 20_000
 """Results whose verdicts are counted, at most: a list must not take long."""
-UNJUDGED = ("chat", "flow")
+UNJUDGED = ("chat", "fill", "flow", "generate", "play")
 """Kinds of runs whose results no check has judged."""
 READ = 5_000
 """Steps that are read for the best value of a training."""
