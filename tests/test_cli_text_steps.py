@@ -214,7 +214,7 @@ def test_wide_letters_and_signs_of_control_keep_the_columns_straight() -> None:
         ("--temperatures 1 2 --temperature 1", "without --temperature, got both"),
         ("--temperatures 1 2 --show", "--temperatures must be given without --show"),
         ("--temperatures 1 2 --pace 1", "--pace must be given with --step"),
-        ("--temperatures 1 2 3 4", "must have at least 113 columns for 4 temperatures, got 80"),
+        ("--temperatures 1 2 3 4", "must have at least 105 columns for 4 temperatures, got 80"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(words: str, message: str) -> None:
