@@ -99,7 +99,7 @@ def test_a_share_of_repeated_phrases_is_bounded() -> None:
     assert check.judge("a b c a", {}).passed
     verdict = check.judge("a b a b", {})
     assert verdict.score == 0.5
-    assert verdict.message.startswith("Repeat less: 50% of the phrases of 1 words")
+    assert verdict.message.startswith("Repeat less: 50% of the phrases of 1 word were said")
     with pytest.raises(InputError, match="given, or 'share'"):
         Repetition(times=None)
 

@@ -103,7 +103,8 @@ def test_a_waiting_step_is_paused_and_stopped_from_outside(
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from ostinato.journal import Journal
 from test_loop_asks import asking
 asking(Journal(sys.argv[1]), None).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ from tiny import save_tiny
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebook.ipynb"
 
 
-def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """`smollm2` is a tiny model of random weights: what it writes is another, how is the same."""
     monkeypatch.setenv("OSTINATO_CACHE", str(tmp_path / "cache"))
     save_tiny(tmp_path / "cache" / "models" / "smollm2")
     monkeypatch.chdir(tmp_path)
+    # Programs in a shell's background ignore SIGINT, which a cell sends.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     printed: list[str] = []
     for cell, shown in outputs(NOTEBOOK):
         assert kinds(shown) == kinds(cell["outputs"])
