@@ -17,7 +17,7 @@ from ostinato.errors import InputError, RunError
 from ostinato.flow import check, flow
 from ostinato.journal import Journal
 from ostinato.models import LanguageModel
-from ostinato.refine import Refine, Rows, write_export
+from ostinato.refine import Refine, Rows, rows_of_run, write_export
 from ostinato.refine.export import RESULT_COLUMNS
 from ostinato.text import write
 
@@ -43,6 +43,17 @@ def refined(model: LanguageModel, **more: Any) -> Rows:
     given = {"items": ITEMS, "checks": [short, "repetition"], **more}
     run = {name: given.pop(name) for name in ("run", "journal", "progress") if name in given}
     return Refine(model, prompt="{message}", max_new_tokens=4, **given).run(**run)
+
+
+def test_rows_of_a_run_come_from_its_journal(model: LanguageModel, tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.db") as journal:
+        rows = refined(model, run="a", journal=journal)
+        found = rows_of_run(journal.get("a"))
+        assert found == [{**row, "columns": {}} for row in rows]
+        assert found.to_pandas()["reply"].tolist() == [row["reply"] for row in rows]
+        journal.create("training", kind="train text")
+        with pytest.raises(RunError, match="got 'training', which is train text"):
+            rows_of_run(journal.get("training"))
 
 
 # The table ----------------------------------------------------------------------------------------

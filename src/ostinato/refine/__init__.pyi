@@ -37,7 +37,7 @@ from .report.summary import Reason, ReasonTally
 from .report.why import AttemptLine, CheckRecord, CheckTally, Course, attempt_lines, costly
 from .results import READY, Result, from_lane
 from .routing.router import Route, Router
-from .rows import Rows, rows_of, to_pandas
+from .rows import Rows, rows_of, rows_of_run, to_pandas
 from .settings import check_tables
 from .strategies.backtrack import Backtrack
 from .strategies.base import (
@@ -146,6 +146,7 @@ __all__ = [
     "require_export",
     "require_ready",
     "rows_of",
+    "rows_of_run",
     "strategy_of",
     "tally_of",
     "to_pandas",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ostinato.arguments import require_type
 from ostinato.errors import MissingExtra, RunError
+from ostinato.journal import Run
 from ostinato.loop import LaneResult, Loop
 from ostinato.refine.export import RESULT_COLUMNS, flat, item_columns, named
 from ostinato.refine.inputs import Row
@@ -53,6 +54,20 @@ def rows_of(loop: Loop, columns: Mapping[str, Row], progress: bool | None = None
     return Rows(
         from_lane(done[key], columns=row).to_json() for key, row in columns.items() if key in done
     )
+
+
+def rows_of_run(run: Run) -> Rows:
+    """Return the results of a run of a job or of `Refine`, finished or not, from its journal.
+
+    In the order in which they were recorded, and without the items' columns: these are in the
+    input. Raises `RunError` for a run of another kind.
+    """
+    if run.kind not in ("refine", "Refine"):
+        raise RunError(
+            f"The run must be of a refine job to have rows, got {run.name!r}, which is {run.kind}. "
+            "Read its results with run.results()."
+        )
+    return Rows(from_lane(LaneResult.from_json(row)).to_json() for _, row in run.results())
 
 
 def to_pandas(rows: Iterable[Row]) -> pandas.DataFrame:

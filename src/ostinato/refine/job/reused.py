@@ -22,6 +22,9 @@ Row = Mapping[str, Any]
 CARRIED = "carried"
 """Marks a result that was taken over from an earlier run."""
 
+FROM = "carried_from"
+"""The name of the run that a result was taken over from."""
+
 TAKING_OVER = "taking_over"
 """The entry of a run's spec that is true until it has the results that it takes over."""
 
@@ -138,7 +141,8 @@ class ReusedResults:
                     judged = row if judging is None else self._judged(row, judging, columns)
                     if judged is not None:
                         # With the new index: the item may have moved in the input.
-                        found[key] = {**judged, "index": known.number, CARRIED: True}
+                        kept = {"index": known.number, CARRIED: True, FROM: other.name}
+                        found[key] = {**judged, **kept}
             yield found
 
     def _with_columns(self) -> Iterator[tuple[ItemFacts, Mapping[str, object]]]:
@@ -160,7 +164,8 @@ class ReusedResults:
         if not all(verdict.passed for verdict in now):
             return None
         stopped = judged(now).to_json() if now else row["stopped"]
-        return {**row, "verdicts": [verdict.to_json() for verdict in now], "stopped": stopped}
+        told = {"verdicts": [verdict.to_json() for verdict in now], "judged_anew": True}
+        return {**row, **told, "stopped": stopped}
 
 
 def _is_accepted(run: Run, row: Row) -> bool:
